@@ -1,0 +1,5 @@
+//! graphsmith: a coverage-guided fuzzer for deep-learning compilers.
+
+pub mod backend;
+pub mod dtype;
+pub mod tensor;

@@ -1,0 +1,134 @@
+//! Plain tensor data: the only form in which values cross a backend's or a process's boundary.
+
+use crate::dtype::DType;
+use half::f16;
+use std::fmt;
+
+/// A dense row-major tensor. `bytes` holds the elements in little-endian order, one byte a bool.
+#[derive(Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct TensorData {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+/// A Rust type that is the element of a [`TensorData`].
+pub trait Element: Copy {
+    const DTYPE: DType;
+    fn append_to(self, bytes: &mut Vec<u8>);
+    /// `bytes` holds exactly one element.
+    fn read(bytes: &[u8]) -> Self;
+}
+
+macro_rules! element {
+    ($($rust:ty => $dtype:ident),*) => {$(
+        impl Element for $rust {
+            const DTYPE: DType = DType::$dtype;
+            fn append_to(self, bytes: &mut Vec<u8>) {
+                bytes.extend_from_slice(&self.to_le_bytes());
+            }
+            fn read(bytes: &[u8]) -> Self {
+                Self::from_le_bytes(bytes.try_into().expect("one element"))
+            }
+        }
+    )*};
+}
+element!(f32 => F32, f64 => F64, f16 => F16, i32 => I32, i64 => I64, i8 => I8, u8 => U8);
+
+impl Element for bool {
+    const DTYPE: DType = DType::Bool;
+    fn append_to(self, bytes: &mut Vec<u8>) {
+        bytes.push(self.into());
+    }
+    fn read(bytes: &[u8]) -> Self {
+        bytes[0] != 0
+    }
+}
+
+impl TensorData {
+    /// Panics unless `values` has as many elements as `shape`.
+    pub fn new<T: Element>(shape: &[usize], values: &[T]) -> TensorData {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "shape {shape:?}");
+        let mut bytes = Vec::with_capacity(values.len() * T::DTYPE.size_bytes());
+        values.iter().for_each(|value| value.append_to(&mut bytes));
+        TensorData { dtype: T::DTYPE, shape: shape.to_vec(), bytes }
+    }
+
+    pub fn zeros(dtype: DType, shape: &[usize]) -> TensorData {
+        let count: usize = shape.iter().product();
+        TensorData { dtype, shape: shape.to_vec(), bytes: vec![0; count * dtype.size_bytes()] }
+    }
+
+    /// Elements of `values` converted to `dtype` (rounded for floats, truncated and saturated for integers).
+    pub fn from_f64(dtype: DType, shape: &[usize], values: &[f64]) -> TensorData {
+        macro_rules! convert {
+            ($convert:expr) => {
+                TensorData::new(shape, &values.iter().map(|&v| $convert(v)).collect::<Vec<_>>())
+            };
+        }
+        match dtype {
+            DType::F32 => convert!(|v| v as f32),
+            DType::F64 => convert!(|v| v),
+            DType::F16 => convert!(f16::from_f64),
+            DType::I32 => convert!(|v| v as i32),
+            DType::I64 => convert!(|v| v as i64),
+            DType::I8 => convert!(|v| v as i8),
+            DType::U8 => convert!(|v| v as u8),
+            DType::Bool => convert!(|v| v != 0.0),
+        }
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements. Panics when `T` is not the element type.
+    pub fn values<T: Element>(&self) -> Vec<T> {
+        assert_eq!(self.dtype, T::DTYPE);
+        self.bytes.chunks_exact(T::DTYPE.size_bytes()).map(T::read).collect()
+    }
+
+    /// The elements as f64; exact for every type but i64 beyond 2^53.
+    pub fn to_f64(&self) -> Vec<f64> {
+        match self.dtype {
+            DType::F32 => self.values::<f32>().into_iter().map(Into::into).collect(),
+            DType::F64 => self.values(),
+            DType::F16 => self.values::<f16>().into_iter().map(f16::to_f64).collect(),
+            DType::I32 => self.values::<i32>().into_iter().map(Into::into).collect(),
+            DType::I64 => self.values::<i64>().into_iter().map(|v| v as f64).collect(),
+            DType::I8 => self.values::<i8>().into_iter().map(Into::into).collect(),
+            DType::U8 => self.values::<u8>().into_iter().map(Into::into).collect(),
+            DType::Bool => self.values::<bool>().into_iter().map(|v| f64::from(u8::from(v))).collect(),
+        }
+    }
+
+    /// One element as text, exact (shortest round-trip for floats).
+    pub fn element_text(&self, index: usize) -> String {
+        let size = self.dtype.size_bytes();
+        let bytes = &self.bytes[index * size..(index + 1) * size];
+        match self.dtype {
+            DType::F32 => f32::read(bytes).to_string(),
+            DType::F64 => f64::read(bytes).to_string(),
+            DType::F16 => f16::read(bytes).to_string(),
+            DType::I32 => i32::read(bytes).to_string(),
+            DType::I64 => i64::read(bytes).to_string(),
+            DType::I8 => i8::read(bytes).to_string(),
+            DType::U8 => u8::read(bytes).to_string(),
+            DType::Bool => bool::read(bytes).to_string(),
+        }
+    }
+}
+
+impl fmt::Debug for TensorData {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        const SHOWN: usize = 16;
+        let values: Vec<String> = (0..self.len().min(SHOWN)).map(|i| self.element_text(i)).collect();
+        let more = if self.len() > SHOWN { ", ..." } else { "" };
+        write!(f, "{}{:?} [{}{more}]", self.dtype, self.shape, values.join(", "))
+    }
+}
