@@ -2,4 +2,14 @@
 
 pub mod backend;
 pub mod dtype;
+pub mod graph;
+pub mod input;
+pub mod limits;
+pub mod model;
+pub mod ops;
+pub mod reference;
+pub mod solve;
+pub mod spec;
+pub mod swarm;
 pub mod tensor;
+pub mod term;

@@ -1,0 +1,22 @@
+//! Every bound, with its reason.
+
+/// ONNX sets no limit; past five dimensions most kernels fall back to one generic loop.
+pub const MAX_RANK: usize = 5;
+/// A dimension the solver may choose. Wide enough for every blocking factor of a kernel to be crossed twice.
+pub const MAX_SIZE: i64 = 256;
+/// Elements of one tensor. Beyond this a run costs more than the choice of sizes can teach.
+pub const MAX_ELEMENTS: i64 = 1 << 14;
+/// Elements of all tensors of a model together: keeps a whole test within a few milliseconds and 2 MiB in f64.
+pub const MAX_TOTAL_ELEMENTS: i64 = 1 << 17;
+/// Multiply-adds of one operator: a direct convolution of this size takes about a millisecond.
+pub const MAX_WORK: i64 = 1 << 20;
+/// Operators of a model. libFuzzer's default `-max_len` of 4096 gives 255 records.
+pub const MAX_OPERATORS: usize = 256;
+/// Z3 resource units for one question; the hardest that hints leave open need a hundredth of it.
+pub const SOLVER_RLIMIT: u32 = 2_000_000;
+/// Times that one question to Z3 is repeated with fewer hints held fixed.
+pub const SOLVER_ROUNDS: usize = 12;
+/// The opset that exported models declare.
+pub const OPSET: i64 = 18;
+/// IR version 8 came with opset 18 (ONNX 1.13); every backend here reads it.
+pub const IR_VERSION: i64 = 8;

@@ -1,0 +1,109 @@
+//! The concrete model: every size and attribute a number, every value named.
+
+use crate::dtype::DType;
+use crate::input::Stream;
+use crate::spec::{Attribute, Domain, OpSpec, Role};
+use crate::tensor::TensorData;
+use std::borrow::Cow;
+
+/// A model whose nodes are in topological order.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub values: Vec<Value>,
+    pub leaves: Vec<Leaf>,
+    pub nodes: Vec<Node>,
+    /// Indices into `values`, in the order of `graph.output`.
+    pub outputs: Vec<usize>,
+}
+
+/// A named tensor of known type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Value {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+}
+
+/// A value that no node computes.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// Index into [`Model::values`].
+    pub value: usize,
+    pub role: Role,
+    pub domain: Domain<i64>,
+    /// The elements of a [`Role::Constant`].
+    pub content: Option<TensorData>,
+}
+
+/// One application of an operator.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub spec: &'static OpSpec,
+    pub name: String,
+    /// Indices into [`Model::values`]; `None` where an optional operand is absent.
+    pub operands: Vec<Option<usize>>,
+    pub outputs: Vec<usize>,
+    pub attributes: Vec<(Cow<'static, str>, Attribute<i64>)>,
+    /// Products summed for one output element, where the operator declared it.
+    pub accumulate: Option<i64>,
+}
+
+/// The data of every leaf, in the order of [`Model::leaves`].
+pub type LeafData = Vec<TensorData>;
+
+impl Value {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Model {
+    /// The leaves that are graph inputs, in the order of `graph.input`.
+    pub fn inputs(&self) -> impl Iterator<Item = (usize, &Leaf)> {
+        self.leaves.iter().enumerate().filter(|(_, leaf)| leaf.role == Role::Input)
+    }
+
+    /// The data that a backend is given, out of that of all leaves.
+    pub fn input_data(&self, data: &LeafData) -> Vec<TensorData> {
+        self.inputs().map(|(index, _)| data[index].clone()).collect()
+    }
+
+    /// Values for every leaf within its domain: a first sample, which the input search then improves.
+    pub fn sample(&self, seed: u64) -> LeafData {
+        let sample = |(index, leaf): (usize, &Leaf)| match &leaf.content {
+            Some(content) => content.clone(),
+            None => {
+                let value = &self.values[leaf.value];
+                let mut stream = Stream::new(seed ^ (index as u64) << 32);
+                let values: Vec<f64> =
+                    (0..value.len()).map(|_| sample_element(value.dtype, leaf.domain, &mut stream)).collect();
+                TensorData::from_f64(value.dtype, &value.shape, &values)
+            }
+        };
+        self.leaves.iter().enumerate().map(sample).collect()
+    }
+}
+
+/// One element. Small integers and multiples of 1/64 keep much of a model exactly representable, also in f16.
+fn sample_element(dtype: DType, domain: Domain<i64>, stream: &mut Stream) -> f64 {
+    match domain {
+        Domain::Index(bound) => stream.below(2 * bound.max(1) as u64) as f64 - bound as f64,
+        Domain::Range(low, high) if dtype.is_float() => low + (high - low) * stream.unit(),
+        Domain::Range(low, high) => (low + ((high - low + 1.0) * stream.unit()).floor()).min(high),
+        Domain::NonZero => {
+            let magnitude = 1.0 + stream.below(6) as f64;
+            if dtype.min() < 0.0 && stream.below(2) == 1 { -magnitude } else { magnitude }
+        }
+        Domain::Any => match dtype {
+            DType::Bool => stream.below(2) as f64,
+            DType::U8 => stream.below(10) as f64,
+            _ if dtype.is_int() => stream.below(13) as f64 - 6.0,
+            _ => (stream.below(513) as f64 - 256.0) / 64.0 + 1.0 / 128.0,
+        },
+    }
+}

@@ -1,0 +1,41 @@
+//! The operators. One operator = one const in its family's file + one line in the family's table.
+
+use crate::dtype::FLOATS;
+use crate::input::mix;
+use crate::spec::{Numerics, OpSpec};
+use crate::swarm::Swarm;
+use std::sync::LazyLock;
+
+pub mod common;
+pub mod math;
+
+/// The families' tables, in the order of the page of operators.
+pub const FAMILIES: &[(&str, &[&OpSpec])] = &[("Elementwise mathematics", math::TABLE)];
+
+/// Every operator, by ascending code.
+pub static ALL: LazyLock<Vec<&'static OpSpec>> = LazyLock::new(|| {
+    let mut all: Vec<&OpSpec> = FAMILIES.iter().flat_map(|(_, table)| table.iter().copied()).collect();
+    all.sort_by_key(|spec| spec.code);
+    all
+});
+
+/// The operator of this ONNX type, if graphsmith knows it.
+pub fn by_name(name: &str) -> Option<&'static OpSpec> {
+    ALL.iter().copied().find(|spec| spec.name == name)
+}
+
+/// The operator that a record's first byte names in this case.
+///
+/// An operator that takes part answers to its own code. Every other byte falls to the operator with the highest
+/// hash of both (rendezvous hashing), so that adding an operator changes the meaning of few old inputs.
+pub fn choose(code: u8, swarm: &Swarm) -> &'static OpSpec {
+    let takes_part = |spec: &OpSpec| swarm.admits(spec.code) && (!swarm.exact || has_exact_form(spec));
+    let own = ALL.iter().find(|spec| spec.code == code && takes_part(spec));
+    let rank = |spec: &&&OpSpec| (takes_part(spec), mix(u64::from(code) << 8 | u64::from(spec.code)));
+    own.or_else(|| ALL.iter().max_by_key(rank)).expect("there are operators")
+}
+
+/// Whether some results of the operator must be equal to the bit.
+fn has_exact_form(spec: &OpSpec) -> bool {
+    matches!(spec.numerics, Numerics::Exact) || !spec.dtypes.without(FLOATS).is_empty()
+}

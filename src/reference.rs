@@ -1,0 +1,114 @@
+//! The reference: each operator's `eval` in libtorch, node by node, with every intermediate value.
+
+use crate::dtype::DType;
+use crate::model::{LeafData, Model, Node};
+use crate::spec::{Args, args::kind_of};
+use crate::tensor::TensorData;
+use tch::{Kind, Tensor};
+
+/// How floats are computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// In the declared type, rounding after each operator; f16 as f32 rounded to f16.
+    Declared,
+    /// In f64, without rounding to narrower declared types.
+    Wide,
+}
+
+/// The reference could not follow its own specification: always a defect of graphsmith, never of a backend.
+#[derive(Debug, thiserror::Error)]
+pub enum Defect {
+    #[error("the specification of {operator} failed in libtorch: {source}")]
+    Eval { operator: &'static str, source: tch::TchError },
+    #[error("the specification of {operator} declares {declared} but computes {computed}")]
+    Type { operator: &'static str, declared: String, computed: String },
+}
+
+/// The values of a model: one tensor for each of [`Model::values`].
+pub type Values = Vec<Option<Tensor>>;
+
+/// Computes every value of `model`. Thread-count and gradients are the caller's; see [`init`].
+pub fn run(model: &Model, data: &LeafData, precision: Precision) -> Result<Values, Defect> {
+    let mut values: Values = (0..model.values.len()).map(|_| None).collect();
+    for (leaf, data) in model.leaves.iter().zip(data) {
+        values[leaf.value] = Some(to_tensor(data, precision == Precision::Wide));
+    }
+    for node in &model.nodes {
+        for (&output, result) in node.outputs.iter().zip(run_node(model, node, &values, precision)?) {
+            values[output] = Some(result);
+        }
+    }
+    Ok(values)
+}
+
+/// Computes one node's outputs from its operands' values.
+pub fn run_node(model: &Model, node: &Node, values: &Values, precision: Precision) -> Result<Vec<Tensor>, Defect> {
+    let args = args(model, node, values, precision);
+    let operator = node.spec.name;
+    let outputs = (node.spec.eval)(&args).map_err(|source| Defect::Eval { operator, source })?;
+    let mut results = Vec::with_capacity(outputs.len());
+    for (output, &value) in outputs.into_iter().zip(&node.outputs) {
+        let declared = &model.values[value];
+        let shape: Vec<usize> = output.size().iter().map(|&dim| dim as usize).collect();
+        if output.kind() != args.kind(declared.dtype) || shape != declared.shape {
+            let computed = format!("{:?}{shape:?}", output.kind());
+            let declared = format!("{}{:?}", declared.dtype, declared.shape);
+            return Err(Defect::Type { operator, declared, computed });
+        }
+        let rounds = declared.dtype == DType::F16 && precision == Precision::Declared;
+        results.push(if rounds { round_to_half(&output) } else { output });
+    }
+    if results.len() == node.outputs.len() {
+        Ok(results)
+    } else {
+        let declared = format!("{} outputs", node.outputs.len());
+        Err(Defect::Type { operator, declared, computed: format!("{} outputs", results.len()) })
+    }
+}
+
+/// What `eval`, `guard` and error rules of a node read.
+pub fn args<'a>(model: &Model, node: &'a Node, values: &Values, precision: Precision) -> Args<'a> {
+    let operand = |value: &Option<usize>| value.map(|v| values[v].as_ref().expect("topological order").shallow_clone());
+    Args {
+        operands: node.operands.iter().map(operand).collect(),
+        operand_dtypes: node.operands.iter().map(|value| value.map(|v| model.values[v].dtype)).collect(),
+        attributes: &node.attributes,
+        output_dtypes: node.outputs.iter().map(|&value| model.values[value].dtype).collect(),
+        wide: precision == Precision::Wide,
+        accumulate: node.accumulate.map(|terms| terms as f64),
+    }
+}
+
+/// Settings that every user of libtorch here needs: one thread (tensors are tiny), a fixed seed, no gradients.
+pub fn init() -> tch::NoGradGuard {
+    tch::set_num_threads(1);
+    tch::manual_seed(0);
+    tch::no_grad_guard()
+}
+
+fn round_to_half(tensor: &Tensor) -> Tensor {
+    tensor.to_kind(Kind::Half).to_kind(tensor.kind())
+}
+
+/// A libtorch tensor in the kind that the reference holds `data`'s type in.
+pub fn to_tensor(data: &TensorData, wide: bool) -> Tensor {
+    let shape: Vec<i64> = data.shape.iter().map(|&dim| dim as i64).collect();
+    let stored = match data.dtype {
+        DType::F16 => Kind::Half,
+        other => kind_of(other, false),
+    };
+    Tensor::from_data_size(&data.bytes, &shape, stored).to_kind(kind_of(data.dtype, wide))
+}
+
+/// The elements of a reference value, in `dtype`.
+pub fn to_data(tensor: &Tensor, dtype: DType) -> TensorData {
+    let stored = match dtype {
+        DType::F16 => Kind::Half,
+        other => kind_of(other, false),
+    };
+    let tensor = tensor.detach().to_kind(stored).contiguous();
+    let shape = tensor.size().iter().map(|&dim| dim as usize).collect();
+    let mut bytes = vec![0; tensor.numel() * dtype.size_bytes()];
+    tensor.copy_data_u8(&mut bytes, tensor.numel());
+    TensorData { dtype, shape, bytes }
+}

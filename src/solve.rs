@@ -1,0 +1,145 @@
+//! Makes shapes concrete: hints first, then propagation, then Z3 for what is coupled.
+//!
+//! The current assignment of [`Vars`] always fulfils every law admitted so far. A record's new laws are admitted
+//! when the hints of its new variables fulfil them, when equalities carry values over to new variables, or when Z3
+//! finds another assignment for the variables that the failing laws reach. Whatever the way, every law is then
+//! evaluated in Rust again: two interpreters of one text.
+
+use crate::spec::Skip;
+use crate::term::{Law, Relation, Term, Vars};
+
+mod smt;
+
+/// The admitted laws of a case, and how they were admitted.
+#[derive(Default, Debug)]
+pub struct Laws {
+    laws: Vec<Law>,
+    /// Records whose hints or propagation sufficed, and records that Z3 decided.
+    pub by_hints: usize,
+    pub by_solver: usize,
+}
+
+impl Laws {
+    pub fn iter(&self) -> impl Iterator<Item = &Law> {
+        self.laws.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.laws.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.laws.is_empty()
+    }
+
+    /// Forgets every law but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.laws.truncate(len);
+    }
+
+    /// Makes `new` hold together with all admitted laws by changing `vars`, those from `first_new` on rather than
+    /// older ones. On an error the caller must restore `vars`.
+    pub fn admit(&mut self, vars: &mut Vars, new: Vec<Law>, first_new: usize) -> Result<(), Skip> {
+        propagate(vars, &new, first_new);
+        if new.iter().all(|law| law.holds(vars)) {
+            self.by_hints += 1;
+            self.laws.extend(new);
+            return Ok(());
+        }
+        let reached = self.reached(vars, &new);
+        let coupled: Vec<Law> = self.laws.iter().chain(&new).filter(|law| touches(law, &reached)).copied().collect();
+        smt::solve(vars, &coupled, &reached, first_new)?;
+        for law in &coupled {
+            assert!(law.holds(vars), "Z3's assignment breaks the law {law}");
+        }
+        // Laws without any variable are reached by nothing.
+        if !new.iter().all(|law| law.holds(vars)) {
+            return Err(Skip::Unsolvable);
+        }
+        self.by_solver += 1;
+        self.laws.extend(new);
+        Ok(())
+    }
+
+    /// Which variables are connected with the variables of `new` through laws.
+    fn reached(&self, vars: &Vars, new: &[Law]) -> Vec<bool> {
+        let mut reached = vec![false; vars.len()];
+        let mark = |law: &Law, reached: &mut Vec<bool>| {
+            law.for_each_var(&mut |var| reached[var.0 as usize] = true);
+        };
+        new.iter().for_each(|law| mark(law, &mut reached));
+        let mut waiting: Vec<&Law> = self.laws.iter().collect();
+        loop {
+            let before = waiting.len();
+            waiting.retain(|law| {
+                let touched = touches(law, &reached);
+                if touched {
+                    mark(law, &mut reached);
+                }
+                !touched
+            });
+            if waiting.len() == before {
+                return reached;
+            }
+        }
+    }
+}
+
+fn touches(law: &Law, reached: &[bool]) -> bool {
+    let mut touched = false;
+    law.for_each_var(&mut |var| touched |= reached[var.0 as usize]);
+    touched
+}
+
+/// Carries values over equalities between a new variable and anything else, in the order of declaration.
+fn propagate(vars: &mut Vars, laws: &[Law], first_new: usize) {
+    let assign = |vars: &mut Vars, target: Term, source: Term| -> bool {
+        let Some(var) = target.as_var().filter(|var| var.0 as usize >= first_new) else { return false };
+        match source.eval(vars) {
+            Some(value) if vars.in_range(var, value) => {
+                vars.set(var, value);
+                true
+            }
+            _ => false,
+        }
+    };
+    // A value may travel through several equalities; two rounds cover what specifications write.
+    for _ in 0..2 {
+        for law in laws.iter().filter(|law| law.relation == Relation::Equal) {
+            if !law.holds(vars) && !assign(vars, law.left, law.right) {
+                assign(vars, law.right, law.left);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::term;
+
+    #[test]
+    fn hints_are_kept_where_they_can_be() {
+        term::reset();
+        let mut vars = Vars::default();
+        let mut laws = Laws::default();
+        let size = Term::var(vars.fresh(1..=256, 30));
+        let other = Term::var(vars.fresh(1..=256, 31));
+        laws.admit(&mut vars, vec![size.at_least(3)], 0).unwrap();
+        let first_new = vars.len();
+        let group = Term::var(vars.fresh(1..=4, 4));
+        // 30 is not divisible by 4: the new variable yields, the older ones stay.
+        laws.admit(&mut vars, vec![size.divisible_by(group), group.at_least(2)], first_new).unwrap();
+        assert_eq!((size.eval(&vars), other.eval(&vars)), (Some(30), Some(31)));
+        // Now the older ones must move, and everything still holds.
+        let first_new = vars.len();
+        laws.admit(&mut vars, vec![size.equals(other)], first_new).unwrap();
+        assert_eq!(size.eval(&vars), other.eval(&vars));
+        assert!(laws.iter().all(|law| law.holds(&vars)));
+        assert_eq!((laws.by_hints, laws.by_solver), (1, 2));
+        let snapshot = vars.snapshot();
+        assert_eq!(laws.admit(&mut vars, vec![size.at_least(300)], snapshot.len()), Err(Skip::Unsolvable));
+        vars.restore(snapshot);
+        assert!(laws.iter().all(|law| law.holds(&vars)));
+    }
+}

@@ -1,0 +1,96 @@
+//! What one case may use, decided by the header (swarm testing: a case with few features goes deeper into each).
+
+use crate::dtype::{BOOL, DType, DTypes, FLOATS, INTS};
+use crate::input::{RECORD_BYTES, mix};
+
+/// A case's configuration. An all-zero header gives the plain case: every operator, f32, mixed sizes.
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    /// Only models whose results every correct backend must reproduce to the bit.
+    pub exact: bool,
+    /// The element types of new graph inputs, where an operator allows them.
+    pub dtypes: DTypes,
+    /// Which operators are left out: none when 0, else about this many in 256.
+    pub left_out: u8,
+    pub sizes: Sizes,
+    /// How often (in 256) an operand is a new graph input although a value could be reused.
+    pub fresh: u8,
+    /// How often (in 256) an operator is put in front of a graph input instead of behind a value.
+    pub backward: u8,
+    /// How often (in 256) a new leaf is an initializer rather than a graph input.
+    pub initializers: u8,
+    /// How often (in 256) a value that is used is also a graph output.
+    pub extra_outputs: u8,
+    /// Seeds the values of inputs and weights.
+    pub data_seed: u64,
+    subset_seed: u64,
+}
+
+/// Which sizes new dimensions prefer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sizes {
+    Mixed,
+    Small,
+    /// Around the widths of vector registers and unrolled loops.
+    Vector,
+    /// Mixed, with some dimensions of size 0.
+    Empty,
+}
+
+const MIXED: [i64; 16] = [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 6, 11, 13, 1, 31, 33];
+const SMALL: [i64; 8] = [2, 3, 4, 5, 1, 6, 7, 3];
+const VECTOR: [i64; 12] = [7, 8, 9, 15, 16, 17, 31, 32, 33, 4, 3, 63];
+
+impl Swarm {
+    pub fn new(header: &[u8; RECORD_BYTES]) -> Swarm {
+        let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        // The zero byte of each choice is its plainest value.
+        let float =
+            [DType::F32, DType::F32, DType::F32, DType::F64, DType::F16, DType::F32][usize::from(header[1]) % 6];
+        let dtypes = match header[1] / 64 {
+            0 => DTypes::of(&[float]),
+            1 => DTypes::of(&[float, DType::I64]),
+            2 => DTypes::of(&[float, DType::I32, DType::Bool]),
+            _ => FLOATS.or(INTS).or(BOOL),
+        };
+        Swarm {
+            exact: header[0] % 5 >= 3,
+            dtypes,
+            left_out: if header[2] < 96 { 0 } else { header[2] },
+            sizes: match header[3] % 16 {
+                0..8 => Sizes::Mixed,
+                8..12 => Sizes::Small,
+                12..15 => Sizes::Vector,
+                _ => Sizes::Empty,
+            },
+            fresh: header[4] / 4,
+            backward: header[5] / 2,
+            initializers: header[6] / 2,
+            extra_outputs: header[7] / 8,
+            subset_seed: u64::from(word(8)),
+            data_seed: u64::from(word(12)),
+        }
+    }
+
+    /// Whether the operator with this code takes part.
+    pub fn admits(&self, code: u8) -> bool {
+        (mix(self.subset_seed << 8 | u64::from(code)) as u8) >= self.left_out
+    }
+
+    /// The preferred size of a new dimension of a tensor of rank `rank`.
+    pub fn size_hint(&self, pick: u8, rank: usize) -> i64 {
+        let table: &[i64] = match self.sizes {
+            Sizes::Empty if pick >= 240 => return 0,
+            Sizes::Small => &SMALL,
+            Sizes::Vector => &VECTOR,
+            Sizes::Mixed | Sizes::Empty => &MIXED,
+        };
+        // The higher the rank the smaller the sizes, or most tensors would pass the limits.
+        let table = match rank {
+            0..=2 => table,
+            3 => &table[..table.len().min(10)],
+            _ => &table[..table.len().min(6)],
+        };
+        table[usize::from(pick) * table.len() / 256]
+    }
+}
