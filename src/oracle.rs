@@ -1,0 +1,195 @@
+//! Judges what backends return: a pure function of the reference, its error bounds and the outputs.
+//!
+//! The reference computes in f64. Beside each of its values goes a bound on how far any legal evaluation in the declared
+//! types may be from it ([`bounds`]). An output element within its bound agrees; one whose bound is too wide to mean
+//! anything, or that a discontinuous operator may legally flip, is not judged, and counted. Integer, bool and moved data
+//! have no bound and must be equal to the bit.
+
+use crate::backend::{Failure, Level};
+use crate::dtype::DType;
+use crate::model::{LeafData, Model};
+use crate::reference::{self, Defect, Precision, Values};
+use crate::tensor::TensorData;
+
+mod bounds;
+
+/// First-order bounds are widened by this factor, for what is of higher order.
+const SAFETY: f64 = 4.0;
+/// An element whose bound is above this share of its magnitude scale is not judged.
+const JUDGEABLE_SHARE: f64 = 0.1;
+
+/// What every correct backend returns for one output.
+pub struct Expected {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    /// The reference value of each element.
+    pub exact: Vec<f64>,
+    /// The declared-type bits of integer and bool outputs, and of floats that were only moved.
+    bits: Option<TensorData>,
+    /// The allowed absolute error of each element; infinite where the element is not judged. Empty: all are exact.
+    pub allowed: Vec<f64>,
+}
+
+/// What every correct backend returns for one model and its data.
+pub struct Expectation {
+    pub outputs: Vec<Expected>,
+    /// Elements of all outputs, those that are judged, and those whose bound libtorch itself breaks in the declared type.
+    pub elements: usize,
+    pub judged: usize,
+    pub suspect: usize,
+}
+
+/// How outputs differ from the expectation.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Difference {
+    Count {
+        got: usize,
+    },
+    DType {
+        output: usize,
+        got: DType,
+    },
+    Shape {
+        output: usize,
+        got: Vec<usize>,
+    },
+    /// The first differing element; `wrong` counts all.
+    Value {
+        output: usize,
+        element: usize,
+        got: String,
+        wrong: usize,
+    },
+}
+
+/// What is wrong with a backend's answer.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Wrong {
+    Output(Difference),
+    /// A failure other than [`Failure::Unsupported`].
+    Failed(Failure),
+}
+
+/// One backend's answer at one level.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub backend: &'static str,
+    pub level: Level,
+    pub result: Result<Vec<TensorData>, Failure>,
+}
+
+impl Expectation {
+    /// `wide` are the reference values in f64 of every value of `model` on `data`.
+    pub fn new(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
+        let errors = bounds::errors(model, wide)?;
+        let declared = reference::run(model, data, Precision::Declared)?;
+        let mut expectation = Expectation { outputs: Vec::new(), elements: 0, judged: 0, suspect: 0 };
+        for &output in &model.outputs {
+            let value = &model.values[output];
+            let exact = wide[output].as_ref().expect("every value was computed");
+            let declared =
+                reference::to_data(declared[output].as_ref().expect("every value was computed"), value.dtype);
+            let exact = reference::to_data(exact, DType::F64).to_f64();
+            let allowed = match &errors[output] {
+                Some(errors) => allowed(&exact, &reference::to_data(errors, DType::F64).to_f64()),
+                None => Vec::new(),
+            };
+            let bits = if allowed.is_empty() || !value.dtype.is_float() { Some(declared.clone()) } else { None };
+            let mut expected = Expected {
+                name: value.name.clone(),
+                dtype: value.dtype,
+                shape: value.shape.clone(),
+                exact,
+                bits,
+                allowed,
+            };
+            expectation.suspect += expected.withdraw_suspects(&declared);
+            expectation.elements += value.len();
+            expectation.judged += expected.judged();
+            expectation.outputs.push(expected);
+        }
+        Ok(expectation)
+    }
+
+    /// The first difference of `outputs` from what is expected, if any.
+    pub fn compare(&self, outputs: &[TensorData]) -> Option<Difference> {
+        if outputs.len() != self.outputs.len() {
+            return Some(Difference::Count { got: outputs.len() });
+        }
+        outputs.iter().zip(&self.outputs).enumerate().find_map(|(output, (got, expected))| {
+            if got.dtype != expected.dtype {
+                return Some(Difference::DType { output, got: got.dtype });
+            }
+            if got.shape != expected.shape {
+                return Some(Difference::Shape { output, got: got.shape.clone() });
+            }
+            let mut wrong = expected.wrong_elements(got);
+            let element = wrong.next()?;
+            let wrong = 1 + wrong.count();
+            Some(Difference::Value { output, element, got: got.element_text(element), wrong })
+        })
+    }
+
+    /// What is wrong with one backend's answer, if anything.
+    pub fn judge(&self, result: &Result<Vec<TensorData>, Failure>) -> Option<Wrong> {
+        match result {
+            Ok(outputs) => self.compare(outputs).map(Wrong::Output),
+            Err(Failure::Unsupported(_)) => None,
+            Err(failure) => Some(Wrong::Failed(failure.clone())),
+        }
+    }
+}
+
+impl Expected {
+    /// How many elements are judged.
+    fn judged(&self) -> usize {
+        if self.allowed.is_empty() { self.exact.len() } else { self.allowed.iter().filter(|e| e.is_finite()).count() }
+    }
+
+    /// The elements of `got`, of the right type and shape, that no legal evaluation gives.
+    fn wrong_elements<'a>(&'a self, got: &'a TensorData) -> Box<dyn Iterator<Item = usize> + 'a> {
+        let size = self.dtype.size_bytes();
+        let judged = move |i: &usize| self.allowed.get(*i).is_none_or(|allowed| allowed.is_finite());
+        if let Some(bits) = &self.bits {
+            if got.bytes == bits.bytes {
+                return Box::new(std::iter::empty());
+            }
+            let differs = move |i: &usize| got.bytes[i * size..][..size] != bits.bytes[i * size..][..size];
+            // Zeros of either sign are equal: ONNX never speaks of the sign of zero.
+            let zero = move |i: &usize| self.exact[*i] == 0.0 && self.dtype.is_float();
+            let values = got.to_f64();
+            return Box::new(
+                (0..self.exact.len()).filter(judged).filter(differs).filter(move |i| !(zero(i) && values[*i] == 0.0)),
+            );
+        }
+        let values = got.to_f64();
+        let far = move |i: &usize| {
+            let distance = (values[*i] - self.exact[*i]).abs();
+            // A NaN is never within the bound.
+            !distance.le(&self.allowed[*i])
+        };
+        Box::new((0..self.exact.len()).filter(judged).filter(far))
+    }
+
+    /// Where libtorch in the declared type breaks the bound, the bound is wrong: those elements are not judged.
+    fn withdraw_suspects(&mut self, declared: &TensorData) -> usize {
+        let suspects: Vec<usize> = self.wrong_elements(declared).collect();
+        if !suspects.is_empty() && self.allowed.is_empty() {
+            self.allowed = vec![0.0; self.exact.len()];
+        }
+        suspects.iter().for_each(|&element| self.allowed[element] = f64::INFINITY);
+        suspects.len()
+    }
+}
+
+/// Bounds as they are applied: widened, and infinite where they say too little.
+fn allowed(exact: &[f64], errors: &[f64]) -> Vec<f64> {
+    let mean = exact.iter().map(|value| value.abs()).sum::<f64>() / exact.len().max(1) as f64;
+    let widen = |(exact, error): (&f64, &f64)| {
+        let allowed = error * SAFETY;
+        let judgeable = allowed <= JUDGEABLE_SHARE * (exact.abs() + mean) || allowed < 1e-30;
+        if judgeable { allowed } else { f64::INFINITY }
+    };
+    exact.iter().zip(errors).map(widen).collect()
+}

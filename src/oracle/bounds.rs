@@ -1,0 +1,187 @@
+//! Running error bounds: for every element of every value, how far a legal evaluation in the declared types may be from
+//! the exact value, to first order.
+
+use crate::dtype::DType;
+use crate::model::{Model, Node};
+use crate::reference::{self, Defect, Precision, Values};
+use crate::spec::{Args, Attribute, Attributes, Numerics, Outputs};
+use std::borrow::Cow;
+use tch::{Kind, TchError, Tensor};
+
+/// Values nearer to the end of their type's range than this share may legally overflow.
+const RANGE_SHARE: f64 = 0.99;
+
+/// The error bound of each value in f64; `None` where every legal evaluation gives the same bits. An integer or bool
+/// element has the bound 0, or infinity where it may legally differ.
+pub fn errors(model: &Model, wide: &Values) -> Result<Values, Defect> {
+    let mut errors: Values = (0..model.values.len()).map(|_| None).collect();
+    for node in &model.nodes {
+        let source = |source| Defect::Eval { operator: node.spec.name, source };
+        let outputs = node_errors(model, node, wide, &errors).map_err(source)?;
+        for (&value, error) in node.outputs.iter().zip(outputs) {
+            errors[value] = error;
+        }
+    }
+    Ok(errors)
+}
+
+fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Result<Vec<Option<Tensor>>, TchError> {
+    let args = reference::args(model, node, wide, Precision::Wide);
+    let operand_errors: Vec<Option<Tensor>> =
+        node.operands.iter().map(|value| value.and_then(|v| errors[v].as_ref().map(Tensor::shallow_clone))).collect();
+    let exact: Vec<Tensor> =
+        node.outputs.iter().map(|&v| wide[v].as_ref().expect("every value was computed").shallow_clone()).collect();
+    let inexact = |i: usize| operand_errors[i].is_some();
+    let float = |i: usize| args.operand_dtypes[i].is_some_and(DType::is_float);
+    let any_inexact = (0..args.count()).any(inexact);
+    let tainted = (0..args.count()).any(|i| inexact(i) && !float(i));
+    let computes_floats = args.output_dtypes.iter().any(|dtype| dtype.is_float());
+    let rounds = computes_floats && !matches!(node.spec.numerics, Numerics::Exact);
+    if !any_inexact && !rounds {
+        return Ok(exact.iter().map(|_| None).collect());
+    }
+    let found = match node.spec.numerics {
+        Numerics::Elementwise { ulps, absolute } => elementwise(&args, &operand_errors, &exact, node, ulps, absolute)?,
+        // Which element a doubtful index or condition selects cannot be bounded.
+        _ if tainted => exact.iter().map(unknown).collect(),
+        Numerics::Exact => moved(&args, &operand_errors, &exact, node)?,
+        Numerics::Accumulated => accumulated(&args, &operand_errors, node)?,
+        Numerics::Custom(rule) => rule(&args, &operand_errors, &exact)?,
+    };
+    let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype).map(Some);
+    found.into_iter().zip(&exact).zip(&args.output_dtypes).map(finish).collect()
+}
+
+/// Adds the spacing of subnormal numbers, and gives up on values that may overflow.
+fn finish(error: Tensor, exact: &Tensor, dtype: DType) -> Result<Tensor, TchError> {
+    let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)?;
+    if !dtype.is_float() {
+        return Ok(error);
+    }
+    let edge = (exact.f_abs()? + &error).f_gt(dtype.max() * RANGE_SHARE)?;
+    (error + dtype.min_positive() * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 })
+        .f_masked_fill(&edge, f64::INFINITY)
+}
+
+fn unknown(exact: &Tensor) -> Tensor {
+    Tensor::full(exact.size(), f64::INFINITY, (Kind::Double, tch::Device::Cpu))
+}
+
+/// `args` with other operands.
+fn with_operands<'a>(args: &Args<'a>, operands: Vec<Option<Tensor>>) -> Args<'a> {
+    Args {
+        operands,
+        operand_dtypes: args.operand_dtypes.clone(),
+        attributes: args.attributes,
+        output_dtypes: args.output_dtypes.clone(),
+        wide: true,
+        accumulate: args.accumulate,
+    }
+}
+
+/// `args` with each float operand replaced by `change` of its index, value and error (0 where it is exact).
+fn change_floats<'a>(
+    args: &Args<'a>,
+    errors: &[Option<Tensor>],
+    change: impl Fn(usize, &Tensor, &Tensor) -> Result<Tensor, TchError>,
+) -> Result<Args<'a>, TchError> {
+    let mut operands = Vec::with_capacity(args.count());
+    for (i, operand) in args.operands.iter().enumerate() {
+        operands.push(match operand {
+            Some(x) if args.operand_dtypes[i].is_some_and(DType::is_float) => {
+                let error = errors[i].as_ref().map_or_else(|| x.zeros_like(), Tensor::shallow_clone);
+                Some(change(i, x, &error)?)
+            }
+            other => other.as_ref().map(Tensor::shallow_clone),
+        });
+    }
+    Ok(with_operands(args, operands))
+}
+
+/// Errors move as the elements do.
+fn moved(args: &Args, errors: &[Option<Tensor>], exact: &[Tensor], node: &Node) -> Outputs {
+    let moved = (node.spec.eval)(&change_floats(args, errors, |_, _, error| Ok(error.shallow_clone()))?)?;
+    // Integer outputs, such as the indices of a maximum, may be any.
+    let float = |i: usize| args.output_dtypes[i].is_float();
+    let error = |(i, (moved, exact)): (usize, (Tensor, &Tensor))| if float(i) { Ok(moved) } else { Ok(unknown(exact)) };
+    moved.into_iter().zip(exact).enumerate().map(error).collect()
+}
+
+/// Rounding of the result, and the largest change over the corners of the operands' error boxes.
+fn elementwise(
+    args: &Args,
+    errors: &[Option<Tensor>],
+    exact: &[Tensor],
+    node: &Node,
+    ulps: f64,
+    absolute: f64,
+) -> Outputs {
+    let y = &exact[0];
+    let dtype = args.output_dtypes[0];
+    let exact_f64 = y.f_to_kind(Kind::Double)?;
+    let mut change = exact_f64.zeros_like();
+    let float = |i: usize| args.operand_dtypes[i].is_some_and(DType::is_float);
+    let inexact: Vec<usize> = (0..args.count()).filter(|&i| errors[i].is_some() && float(i)).collect();
+    // All corners for up to three inexact operands; for more, one operand at a time, added up.
+    let joint = inexact.len() <= 3;
+    let corners = if joint { 1 << inexact.len() } else { 2 * inexact.len() };
+    for corner in 0..corners {
+        if inexact.is_empty() {
+            break;
+        }
+        let sign = |i: usize| {
+            let position = inexact.iter().position(|&inexact| inexact == i)?;
+            match joint {
+                true => Some(if corner >> position & 1 == 1 { 1.0 } else { -1.0 }),
+                false if corner / 2 == position => Some(if corner % 2 == 1 { 1.0 } else { -1.0 }),
+                false => None,
+            }
+        };
+        let at = change_floats(args, errors, |i, x, error| {
+            sign(i).map_or(Ok(x.shallow_clone()), |s| x.f_add(&(error * s)))
+        })?;
+        let moved = (node.spec.eval)(&at)?.swap_remove(0).f_to_kind(Kind::Double)?;
+        let distance = (moved - &exact_f64).f_abs()?.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
+        change = if joint { change.f_maximum(&distance)? } else { change + distance };
+    }
+    let mut error = if dtype.is_float() {
+        change + (exact_f64.f_abs()? + absolute) * (ulps * dtype.unit_roundoff())
+    } else {
+        // An integer or a bool that may differ at all says nothing.
+        change.f_masked_fill(&change.f_gt(0.0)?, f64::INFINITY)?
+    };
+    for (i, doubtful) in errors.iter().enumerate() {
+        if let Some(doubtful) = doubtful.as_ref().filter(|_| !float(i)) {
+            let mask = doubtful.f_gt(0.0)?.f_expand(y.size(), false)?;
+            error = error.f_masked_fill(&mask, f64::INFINITY)?;
+        }
+    }
+    // Further outputs, such as the mask of Dropout, do not depend on float operands.
+    let rest = exact[1..].iter().map(|exact| exact.zeros_like().to_kind(Kind::Double));
+    Ok(std::iter::once(error).chain(rest).collect())
+}
+
+/// `gamma(n) * sum of |products|` and the operands' errors through the absolute operator.
+fn accumulated(args: &Args, errors: &[Option<Tensor>], node: &Node) -> Outputs {
+    let attributes: Vec<(Cow<'static, str>, Attribute<i64>)> = node
+        .attributes
+        .iter()
+        .map(|(name, value)| match value {
+            // Scale factors such as the alpha of Gemm enter by magnitude.
+            Attribute::Float(value) => (name.clone(), Attribute::Float(value.abs())),
+            other => (name.clone(), other.clone()),
+        })
+        .collect();
+    let absolute =
+        |args: Args| -> Outputs { (node.spec.eval)(&Args { attributes: &attributes as &Attributes, ..args }) };
+    let magnitude = absolute(change_floats(args, errors, |_, x, _| x.f_abs())?)?;
+    let widened = absolute(change_floats(args, errors, |_, x, error| x.f_abs()?.f_add(error))?)?;
+    let largest = args.operands.iter().flatten().map(Tensor::numel).max().unwrap_or(1) as f64;
+    let terms = args.accumulate.unwrap_or(largest) + 2.0;
+    let bound = |((magnitude, widened), dtype): ((Tensor, Tensor), &DType)| {
+        let rounding = terms * dtype.unit_roundoff();
+        let gamma = if rounding < 0.5 { rounding / (1.0 - rounding) } else { f64::INFINITY };
+        Ok((&widened - &magnitude) + widened * gamma)
+    };
+    magnitude.into_iter().zip(widened).zip(&args.output_dtypes).map(bound).collect()
+}
