@@ -2,4 +2,5 @@
 
 pub mod backend;
 pub mod dtype;
+pub mod onnx;
 pub mod tensor;
