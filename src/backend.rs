@@ -93,7 +93,7 @@ impl Level {
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Level::Off => "off",
             Level::On => "on",
         })

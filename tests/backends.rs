@@ -9,6 +9,7 @@ use graphsmith::onnx::proto::{
 use graphsmith::tensor::{Element, TensorData};
 use half::f16;
 use prost::Message;
+use std::process::Command;
 use std::time::Instant;
 
 fn value(name: &str, dtype: DType, shape: &[usize]) -> ValueInfoProto {
@@ -100,14 +101,13 @@ fn relu(shape: &[usize]) -> ModelProto {
 }
 
 #[test]
-fn versions_look_like_versions() {
+fn every_row_opens_and_has_a_version() {
     for backend in backend::all().unwrap() {
         assert!(semver::Version::parse(&backend.version()).is_ok(), "{} {}", backend.id(), backend.version());
     }
-    assert_eq!(
-        backend::TABLE.len(),
-        cfg!(feature = "ort") as usize + cfg!(feature = "tract") as usize + cfg!(feature = "rten") as usize
-    );
+    let ids: Vec<_> = backend::TABLE.iter().map(|(id, _)| *id).collect();
+    let opened: Vec<_> = backend::all().unwrap().iter().map(|backend| backend.id()).collect();
+    assert_eq!(ids, opened);
 }
 
 #[test]
@@ -242,6 +242,34 @@ fn garbage_is_refused() {
     }
 }
 
+#[cfg(feature = "ort")]
+#[test]
+fn a_library_that_is_none_is_an_error() {
+    // A process keeps the library that it has loaded first, so another one has to try.
+    for library in ["/nowhere/libonnxruntime.so", "libm.so.6", "Cargo.toml"] {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "open_onnx_runtime", "--ignored", "--nocapture"])
+            .env("ORT_DYLIB_PATH", library)
+            .output()
+            .unwrap();
+        let output = String::from_utf8(child.stdout).unwrap();
+        let message = output.lines().find(|line| line.starts_with('`')).unwrap_or_else(|| panic!("{output}"));
+        assert!(message.starts_with(&format!("`{library}` cannot be used as ONNX Runtime (")), "{message}");
+        assert!(message.ends_with("; name the right file in ORT_DYLIB_PATH"), "{message}");
+        assert!(child.status.success() && child.stderr.is_empty(), "{:?}", child.stderr);
+    }
+}
+
+#[cfg(feature = "ort")]
+#[test]
+#[ignore = "the child of another test"]
+fn open_onnx_runtime() {
+    match backend::ort::open() {
+        Ok(backend) => println!("{}", backend.version()),
+        Err(error) => println!("\n{error}"),
+    }
+}
+
 /// A wrong input is an error of the caller; it must not take the process down all the same.
 #[test]
 fn wrong_inputs_are_failures() {
@@ -290,33 +318,44 @@ fn resident_kib() -> usize {
     status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4
 }
 
+/// A model unlike that of every other `i`.
+fn numbered(i: usize, nodes: &[NodeProto], initializer: &[TensorProto], output_width: usize) -> ModelProto {
+    let rows = 1 + i % 97;
+    let (x, y) = (value("x", DType::F32, &[rows, 3]), value("y", DType::F32, &[rows, output_width]));
+    let mut model = model([x], initializer, nodes, [y]);
+    model.graph.as_mut().unwrap().node[0].name = format!("node{i}");
+    model
+}
+
 /// Prints what a session costs. Run it alone: `cargo test --test backends -- --ignored --nocapture`.
 #[test]
 #[ignore = "a minute"]
 fn memory_stays_flat_over_20_000_sessions() {
-    const CYCLES: u32 = 20_000;
-    let models = [
-        ("Relu", relu(&[2, 3])),
-        ("three nodes", {
-            let weight = initializer("w", TensorData::new(&[3, 2], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]));
-            let bias = initializer("b", TensorData::new(&[2], &[0.5f32, -0.5]));
-            let nodes =
-                [node("MatMul", &["x", "w"], &["p"]), node("Add", &["p", "b"], &["q"]), node("Relu", &["q"], &["y"])];
-            model([value("x", DType::F32, &[2, 3])], [weight, bias], nodes, [value("y", DType::F32, &[2, 2])])
-        }),
+    const CYCLES: usize = 20_000;
+    let relu = [node("Relu", &["x"], &["y"])];
+    let layer = [node("MatMul", &["x", "w"], &["p"]), node("Add", &["p", "b"], &["q"]), node("Relu", &["q"], &["y"])];
+    let weights = [
+        initializer("w", TensorData::new(&[3, 2], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0])),
+        initializer("b", TensorData::new(&[2], &[0.5f32, -0.5])),
     ];
-    let input = TensorData::new(&[2, 3], &[1f32, -2.0, 3.0, -4.0, 5.0, -6.0]);
+    let unknown = [node("NoSuchOperator", &["x"], &["y"])];
+    let cases: [(&str, &[NodeProto], &[TensorProto], usize); 3] =
+        [("Relu", &relu, &[], 3), ("three nodes", &layer, &weights, 2), ("refused", &unknown, &[], 3)];
     for backend in backend::all().unwrap() {
-        for (name, model) in &models {
+        for (name, nodes, initializers, width) in cases {
             for level in Level::ALL {
-                let onnx = model.encode_to_vec();
-                let cycle = || backend.compile(&onnx, level).and_then(|mut s| s.run(std::slice::from_ref(&input)));
-                (0..500).for_each(|_| drop(cycle().unwrap()));
+                let cycle = |i| {
+                    let input = TensorData::zeros(DType::F32, &[1 + i % 97, 3]);
+                    let onnx = numbered(i, nodes, initializers, width).encode_to_vec();
+                    let outputs = backend.compile(&onnx, level).and_then(|mut session| session.run(&[input]));
+                    assert_eq!(outputs.is_ok(), name != "refused", "{outputs:?}");
+                };
+                (0..1000).for_each(cycle);
                 let (before, start) = (resident_kib(), Instant::now());
-                (0..CYCLES).for_each(|_| drop(cycle().unwrap()));
-                let (time, grown) = (start.elapsed() / CYCLES, resident_kib().saturating_sub(before));
+                (1000..1000 + CYCLES).for_each(cycle);
+                let (time, grown) = (start.elapsed() / CYCLES as u32, resident_kib().saturating_sub(before));
                 println!("{:5} {level:3} {name:11} {time:>9.1?} a session; {before} KiB + {grown}", backend.id());
-                assert!(grown < 4096, "{} {level} grew by {grown} KiB", backend.id());
+                assert!(grown < 4096, "{} {level} {name} grew by {grown} KiB", backend.id());
             }
         }
     }

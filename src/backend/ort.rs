@@ -68,26 +68,32 @@ fn library_path() -> PathBuf {
 }
 
 fn load(path: &Path) -> Result<Runtime, String> {
-    let builder = ort::init_from(path).map_err(|error| error.to_string())?;
+    let version = version(path).map_err(|error| reason(&error))?;
+    let builder = ort::init_from(path).map_err(|error| reason(&error))?;
     // ONNX Runtime writes to stderr about things that are no news to a fuzzer, the first of them while the environment
     // is made. Later the level saves it even making the messages up.
     let silent = Arc::new(|_: LogLevel, _: &str, _: &str, _: &str, _: &str| {});
     let environment = builder.with_name("graphsmith").with_telemetry(false).with_logger(silent).build();
-    let environment = environment.map_err(|error| error.to_string())?;
+    let environment = environment.map_err(|error| reason(&error))?;
     environment.set_log_level(LogLevel::Fatal);
-    Ok(Runtime { version: version(path).map_err(|error| error.to_string())?, environment })
+    Ok(Runtime { version, environment })
 }
 
-/// What the library at `path`, already loaded, says of itself; `ort` does not tell.
+/// What the library at `path` says of itself; `ort` does not tell.
 fn version(path: &Path) -> Result<String, libloading::Error> {
-    // SAFETY: the library's initializers have run when `ort` loaded it. `OrtGetApiBase` returns a static of the
-    // library, and so does `GetVersionString`; both stay valid while `library` lives.
+    // SAFETY: a library that someone has named is trusted to run its initializers. `OrtGetApiBase` returns a static of
+    // the library, and so does `GetVersionString`; both are valid while `library` lives.
     unsafe {
         let library = libloading::Library::new(path)?;
         let base: libloading::Symbol<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase> =
             library.get(b"OrtGetApiBase")?;
         Ok(CStr::from_ptr(((*base()).GetVersionString)()).to_string_lossy().into_owned())
     }
+}
+
+/// The innermost cause, which names the file; what is around it says only that loading has failed.
+fn reason(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), reason)
 }
 
 fn builder(environment: &Environment, level: GraphOptimizationLevel) -> Result<SessionBuilder, ort::Error> {

@@ -34,7 +34,7 @@ impl Backend for Tract {
                 Level::Off => model.into_typed(),
                 Level::On => model.into_optimized(),
             };
-            let plan = model.and_then(|model| TypedSimplePlan::new(model)).map_err(refused)?;
+            let plan = model.and_then(TypedSimplePlan::new).map_err(refused)?;
             Ok(Box::new(Compiled(plan)) as Box<dyn Session>)
         })
     }
