@@ -1,7 +1,45 @@
-//! What a compiler under test is to graphsmith. One backend = one file in `backend/` + one row in [`all`].
+//! What a compiler under test is to graphsmith. One backend = one file in `backend/` + one row in [`TABLE`].
 
+mod isolation;
+#[cfg(feature = "ort")]
+pub mod ort;
+#[cfg(feature = "rten")]
+pub mod rten;
+#[cfg(feature = "tract")]
+pub mod tract;
+
+pub use isolation::{install_panic_hook, isolate};
+
+use crate::dtype::DType;
 use crate::tensor::TensorData;
 use std::fmt;
+use std::path::PathBuf;
+
+/// A backend that this build contains: its [`Backend::id`], and how it is made ready.
+pub type Row = (&'static str, fn() -> Result<Box<dyn Backend>, Error>);
+
+/// Every backend that this build contains.
+pub const TABLE: &[Row] = &[
+    #[cfg(feature = "ort")]
+    (ort::ID, ort::open),
+    #[cfg(feature = "rten")]
+    (rten::ID, rten::open),
+    #[cfg(feature = "tract")]
+    (tract::ID, tract::open),
+];
+
+/// Opens every backend of [`TABLE`], in its order.
+pub fn all() -> Result<Vec<Box<dyn Backend>>, Error> {
+    TABLE.iter().map(|(_, open)| open()).collect()
+}
+
+/// Why a backend cannot be had at all on this machine.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Error {
+    /// `reason` is the loader's own sentence.
+    #[error("`{}` cannot be used as {library} ({reason}); name the right file in {variable}", path.display())]
+    Library { library: &'static str, path: PathBuf, variable: &'static str, reason: String },
+}
 
 /// How hard a backend optimises.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -55,9 +93,48 @@ impl Level {
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Level::Off => "off",
             Level::On => "on",
         })
+    }
+}
+
+/// The bytes of a tensor, unless that is more than a `usize` can say.
+fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(dtype.size_bytes(), |bytes, &size| bytes.checked_mul(size))
+}
+
+/// A tensor that a backend has returned, if it is whole. `bytes` are as in [`TensorData`].
+fn whole(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<TensorData, Failure> {
+    if size_bytes(dtype, &shape) == Some(bytes.len()) {
+        Ok(TensorData { dtype, shape, bytes })
+    } else {
+        Err(Failure::Protocol(format!("{} bytes returned as {dtype}{shape:?}", bytes.len())))
+    }
+}
+
+/// The version of a crate in this package's lock file, for crates that do not tell their own.
+#[cfg(any(feature = "rten", feature = "tract"))]
+fn locked_version(crate_name: &str) -> String {
+    const LOCK: &str = include_str!("../Cargo.lock");
+    let entry = format!("name = \"{crate_name}\"\nversion = \"");
+    let version = LOCK.split_once(&entry).and_then(|(_, rest)| rest.split_once('"'));
+    version.expect("every linked crate is in the lock file").0.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_tensors_pass() {
+        let tensor = |shape: &[usize], bytes| whole(DType::F32, shape.to_vec(), vec![0; bytes]);
+        assert!(tensor(&[2, 3], 24).is_ok());
+        assert!(tensor(&[], 4).is_ok());
+        assert!(tensor(&[0, 3], 0).is_ok());
+        for (shape, bytes) in [(&[2, 3][..], 23), (&[], 0), (&[0], 4), (&[usize::MAX, 2], 8)] {
+            assert!(matches!(tensor(shape, bytes), Err(Failure::Protocol(_))), "{shape:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod graph;
 pub mod input;
 pub mod limits;
 pub mod model;
+pub mod onnx;
 pub mod ops;
 pub mod oracle;
 pub mod reference;

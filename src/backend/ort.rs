@@ -1,0 +1,193 @@
+//! ONNX Runtime, from a shared library that is loaded at run time.
+
+use super::{Backend, Error, Failure, Level, Session, isolate, size_bytes, whole};
+use crate::dtype::DType;
+use crate::tensor::TensorData;
+use ort::environment::Environment;
+use ort::ep;
+use ort::logging::LogLevel;
+use ort::memory::Allocator;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::value::{DynTensor, DynTensorValueType, DynValueRef, Shape, TensorElementType};
+use std::cell::RefCell;
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+pub const ID: &str = "ort";
+
+/// Names the library's file at run time.
+const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// ONNX Runtime with its CPU execution provider, on one thread.
+///
+/// There is no arena and no memory pattern, so memory stays flat over any number of sessions, and a sanitizer sees each
+/// buffer by itself.
+struct Ort {
+    version: &'static str,
+    off: RefCell<SessionBuilder>,
+    on: RefCell<SessionBuilder>,
+}
+
+/// The library and its one environment. Neither is ever dropped: at exit the library's statics may go first.
+struct Runtime {
+    version: String,
+    environment: Environment,
+}
+
+/// Loads the library that `ORT_DYLIB_PATH` names, else the one that `GRAPHSMITH_ORT_DYLIB` named when graphsmith was
+/// built, else the system's; a relative name is looked up beside the executable first. The first call decides for the
+/// whole process, whether it succeeds or not.
+pub fn open() -> Result<Box<dyn Backend>, Error> {
+    static RUNTIME: OnceLock<Result<Runtime, Error>> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        let path = library_path();
+        load(&path).map_err(|reason| unusable(path, reason))
+    });
+    let runtime = runtime.as_ref().map_err(Error::clone)?;
+    let builder = |level| {
+        let builder = builder(&runtime.environment, level);
+        builder.map(RefCell::new).map_err(|error| unusable(library_path(), error.to_string()))
+    };
+    let (off, on) = (builder(GraphOptimizationLevel::Disable)?, builder(GraphOptimizationLevel::All)?);
+    Ok(Box::new(Ort { version: &runtime.version, off, on }))
+}
+
+fn unusable(path: PathBuf, reason: String) -> Error {
+    Error::Library { library: "ONNX Runtime", path, variable: PATH_VARIABLE, reason }
+}
+
+fn library_path() -> PathBuf {
+    let named = std::env::var_os(PATH_VARIABLE).filter(|path| !path.is_empty());
+    let named = named.or_else(|| option_env!("GRAPHSMITH_ORT_DYLIB").map(Into::into));
+    let path = named.map_or_else(|| format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}").into(), PathBuf::from);
+    let beside = std::env::current_exe().ok().and_then(|executable| Some(executable.parent()?.join(&path)));
+    beside.filter(|beside| beside.exists()).unwrap_or(path)
+}
+
+fn load(path: &Path) -> Result<Runtime, String> {
+    let version = version(path).map_err(|error| reason(&error))?;
+    let builder = ort::init_from(path).map_err(|error| reason(&error))?;
+    // ONNX Runtime writes to stderr about things that are no news to a fuzzer, the first of them while the environment
+    // is made. Later the level saves it even making the messages up.
+    let silent = Arc::new(|_: LogLevel, _: &str, _: &str, _: &str, _: &str| {});
+    let environment = builder.with_name("graphsmith").with_telemetry(false).with_logger(silent).build();
+    let environment = environment.map_err(|error| reason(&error))?;
+    environment.set_log_level(LogLevel::Fatal);
+    Ok(Runtime { version, environment })
+}
+
+/// What the library at `path` says of itself; `ort` does not tell.
+fn version(path: &Path) -> Result<String, libloading::Error> {
+    // SAFETY: a library that someone has named is trusted to run its initializers. `OrtGetApiBase` returns a static of
+    // the library, and so does `GetVersionString`; both are valid while `library` lives.
+    unsafe {
+        let library = libloading::Library::new(path)?;
+        let base: libloading::Symbol<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase> =
+            library.get(b"OrtGetApiBase")?;
+        Ok(CStr::from_ptr(((*base()).GetVersionString)()).to_string_lossy().into_owned())
+    }
+}
+
+/// The innermost cause, which names the file; what is around it says only that loading has failed.
+fn reason(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), reason)
+}
+
+fn builder(environment: &Environment, level: GraphOptimizationLevel) -> Result<SessionBuilder, ort::Error> {
+    Ok(OrtSession::builder(environment)?
+        .with_optimization_level(level)?
+        .with_intra_threads(1)?
+        .with_inter_threads(1)?
+        .with_parallel_execution(false)?
+        .with_memory_pattern(false)?
+        .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?
+        .with_log_level(LogLevel::Fatal)?)
+}
+
+impl Backend for Ort {
+    fn id(&self) -> &'static str {
+        ID
+    }
+
+    fn version(&self) -> String {
+        self.version.to_owned()
+    }
+
+    fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
+        let builder = match level {
+            Level::Off => &self.off,
+            Level::On => &self.on,
+        };
+        isolate(|| {
+            let session = builder.borrow_mut().commit_from_memory(onnx).map_err(refused)?;
+            Ok(Box::new(Compiled(session)) as Box<dyn Session>)
+        })
+    }
+}
+
+struct Compiled(OrtSession);
+
+impl Session for Compiled {
+    fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+        isolate(|| {
+            let inputs = inputs.iter().map(to_ort).collect::<Result<Vec<_>, _>>().map_err(refused)?;
+            let outputs = self.0.run(&inputs[..]).map_err(refused)?;
+            outputs.values().map(from_ort).collect()
+        })
+    }
+}
+
+fn refused(error: ort::Error) -> Failure {
+    Failure::Refused(error.to_string())
+}
+
+fn to_ort(tensor: &TensorData) -> Result<SessionInputValue<'static>, ort::Error> {
+    // ONNX Runtime's own memory, because its kernels may count on an alignment that `bytes` need not have.
+    let shape = Shape::from(&tensor.shape[..]);
+    let mut value = DynTensor::new(&Allocator::default(), element_type(tensor.dtype), shape)?;
+    let data = value.data_ptr_mut().cast::<u8>();
+    if !data.is_null() {
+        // SAFETY: `value` was just made with room for as many elements of this type as `tensor` has.
+        unsafe { data.copy_from_nonoverlapping(tensor.bytes.as_ptr(), tensor.bytes.len()) };
+    }
+    Ok(value.into())
+}
+
+/// Copies the bytes of an output, whose memory goes back to ONNX Runtime.
+fn from_ort(value: DynValueRef) -> Result<TensorData, Failure> {
+    let Some(dtype) = value.dtype().tensor_type().and_then(known) else {
+        return Err(Failure::Protocol(format!("{} returned", value.dtype())));
+    };
+    let tensor = value.downcast::<DynTensorValueType>().map_err(|error| Failure::Protocol(error.to_string()))?;
+    let shape: Result<Vec<usize>, _> = tensor.shape().iter().map(|&size| size.try_into()).collect();
+    let shape = shape.map_err(|_| Failure::Protocol(format!("shape {} returned", tensor.shape())))?;
+    let data = tensor.data_ptr().cast::<u8>();
+    let bytes = match size_bytes(dtype, &shape) {
+        Some(size) if size > 0 && !data.is_null() => {
+            // SAFETY: an output of the CPU provider holds this many bytes, and lives as long as `tensor`.
+            unsafe { std::slice::from_raw_parts(data, size) }.to_vec()
+        }
+        _ => Vec::new(),
+    };
+    whole(dtype, shape, bytes)
+}
+
+fn element_type(dtype: DType) -> TensorElementType {
+    match dtype {
+        DType::F16 => TensorElementType::Float16,
+        DType::F32 => TensorElementType::Float32,
+        DType::F64 => TensorElementType::Float64,
+        DType::I8 => TensorElementType::Int8,
+        DType::I32 => TensorElementType::Int32,
+        DType::I64 => TensorElementType::Int64,
+        DType::U8 => TensorElementType::Uint8,
+        DType::Bool => TensorElementType::Bool,
+    }
+}
+
+fn known(theirs: TensorElementType) -> Option<DType> {
+    DType::ALL.into_iter().find(|&dtype| element_type(dtype) == theirs)
+}

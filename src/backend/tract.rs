@@ -1,0 +1,100 @@
+//! tract, in process.
+
+use super::{Backend, Error, Failure, Level, Session, isolate, locked_version, whole};
+use crate::dtype::DType;
+use crate::tensor::TensorData;
+use std::sync::Arc;
+use tract_onnx::Onnx;
+use tract_onnx::prelude::{DatumType, Framework, InferenceModelExt, TValue, Tensor, TractError, TypedSimplePlan};
+
+pub const ID: &str = "tract";
+
+/// tract on one thread. `Off` runs the typed graph as it was translated, `On` the decluttered and optimised one.
+///
+/// Translation already folds constants of fewer than 16 elements; that cannot be switched off.
+struct Tract(Onnx);
+
+pub fn open() -> Result<Box<dyn Backend>, Error> {
+    Ok(Box::new(Tract(tract_onnx::onnx())))
+}
+
+impl Backend for Tract {
+    fn id(&self) -> &'static str {
+        ID
+    }
+
+    fn version(&self) -> String {
+        locked_version("tract-onnx")
+    }
+
+    fn compile(&self, mut onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
+        isolate(|| {
+            let model = self.0.model_for_read(&mut onnx).map_err(refused)?;
+            let model = match level {
+                Level::Off => model.into_typed(),
+                Level::On => model.into_optimized(),
+            };
+            let plan = model.and_then(TypedSimplePlan::new).map_err(refused)?;
+            Ok(Box::new(Compiled(plan)) as Box<dyn Session>)
+        })
+    }
+}
+
+struct Compiled(Arc<TypedSimplePlan>);
+
+impl Session for Compiled {
+    fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+        isolate(|| {
+            let inputs = inputs.iter().map(to_tract).collect::<Result<_, _>>().map_err(refused)?;
+            let outputs = self.0.run(inputs).map_err(refused)?;
+            outputs.iter().map(|output| from_tract(output)).collect()
+        })
+    }
+}
+
+fn refused(error: TractError) -> Failure {
+    // The whole chain of causes; tract's outermost error only names the node.
+    Failure::Refused(format!("{error:#}"))
+}
+
+fn to_tract(tensor: &TensorData) -> Result<TValue, TractError> {
+    let mut value = Tensor::zero_dt(datum_type(tensor.dtype), &tensor.shape)?;
+    let bytes = value.as_bytes_mut();
+    bytes.copy_from_slice(&tensor.bytes);
+    if tensor.dtype == DType::Bool {
+        // To Rust code a bool that is neither 0 nor 1 is undefined behaviour.
+        bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+    }
+    Ok(value.into())
+}
+
+/// tract computes shapes as symbolic dimensions (`TDim`) where ONNX says i64.
+fn from_tract(value: &Tensor) -> Result<TensorData, Failure> {
+    let protocol = || Failure::Protocol(format!("{:?} returned", value.datum_type()));
+    let value = match value.datum_type() {
+        DatumType::TDim => &*value.cast_to::<i64>().map_err(|_| protocol())?,
+        _ => value,
+    };
+    let dtype = known(value.datum_type()).ok_or_else(protocol)?;
+    if !value.is_plain_ram() {
+        return Err(protocol());
+    }
+    whole(dtype, value.shape().to_vec(), value.as_bytes().to_vec())
+}
+
+fn datum_type(dtype: DType) -> DatumType {
+    match dtype {
+        DType::F16 => DatumType::F16,
+        DType::F32 => DatumType::F32,
+        DType::F64 => DatumType::F64,
+        DType::I8 => DatumType::I8,
+        DType::I32 => DatumType::I32,
+        DType::I64 => DatumType::I64,
+        DType::U8 => DatumType::U8,
+        DType::Bool => DatumType::Bool,
+    }
+}
+
+fn known(theirs: DatumType) -> Option<DType> {
+    DType::ALL.into_iter().find(|&dtype| datum_type(dtype) == theirs)
+}
