@@ -1,3 +1,103 @@
-//! ONNX, the only form in which a model reaches a backend.
+//! ONNX, the only form in which a model reaches a backend: [`export`] writes it without any per-operator code,
+//! [`import`] reads models of our own and of others.
 
 pub mod proto;
+
+mod import;
+
+pub use import::{Error, Imported, decode, import};
+
+use crate::limits::{IR_VERSION, OPSET};
+use crate::model::{LeafData, Model, Node, Value};
+use crate::spec::{Attribute, Role};
+use crate::tensor::TensorData;
+use prost::Message;
+use proto::{
+    AttributeProto, AttributeType, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
+
+/// The serialized model, with `data` in its initializers. The same model and data give the same bytes.
+pub fn encode(model: &Model, data: &LeafData) -> Vec<u8> {
+    export(model, data).encode_to_vec()
+}
+
+/// The model as a message, with `data` in its initializers.
+pub fn export(model: &Model, data: &LeafData) -> ModelProto {
+    let initializers = model.leaves.iter().zip(data).filter(|(leaf, _)| leaf.role != Role::Input);
+    let graph = GraphProto {
+        node: model.nodes.iter().map(|node| export_node(model, node)).collect(),
+        name: "graphsmith".to_owned(),
+        initializer: initializers.map(|(leaf, data)| export_tensor(&model.values[leaf.value].name, data)).collect(),
+        input: model.inputs().map(|(_, leaf)| export_type(&model.values[leaf.value])).collect(),
+        output: model.outputs.iter().map(|&output| export_type(&model.values[output])).collect(),
+        ..Default::default()
+    };
+    ModelProto {
+        ir_version: IR_VERSION,
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        producer_name: "graphsmith".to_owned(),
+        graph: Some(graph),
+        ..Default::default()
+    }
+}
+
+fn export_node(model: &Model, node: &Node) -> NodeProto {
+    let operands = node.operands.iter().map(|operand| operand.map_or("", |value| &model.values[value].name));
+    NodeProto {
+        input: operands.map(str::to_owned).collect(),
+        output: node.outputs.iter().map(|&value| model.values[value].name.clone()).collect(),
+        name: node.name.clone(),
+        op_type: node.spec.name.to_owned(),
+        attribute: node.attributes.iter().map(|(name, value)| export_attribute(name, value)).collect(),
+        ..Default::default()
+    }
+}
+
+fn export_attribute(name: &str, value: &Attribute<i64>) -> AttributeProto {
+    let mut attribute = AttributeProto { name: name.to_owned(), ..Default::default() };
+    let kind = match value {
+        Attribute::Int(value) => {
+            attribute.i = Some(*value);
+            AttributeType::Int
+        }
+        Attribute::Ints(values) => {
+            attribute.ints = values.clone();
+            AttributeType::Ints
+        }
+        Attribute::Float(value) => {
+            attribute.f = Some(*value);
+            AttributeType::Float
+        }
+        Attribute::Floats(values) => {
+            attribute.floats = values.clone();
+            AttributeType::Floats
+        }
+        Attribute::Text(value) => {
+            attribute.s = Some(value.clone().into_bytes());
+            AttributeType::String
+        }
+    };
+    attribute.set_type(kind);
+    attribute
+}
+
+/// A named constant with these elements.
+pub fn export_tensor(name: &str, data: &TensorData) -> TensorProto {
+    TensorProto {
+        dims: data.shape.iter().map(|&dim| dim as i64).collect(),
+        data_type: data.dtype.onnx_code(),
+        name: name.to_owned(),
+        raw_data: Some(data.bytes.clone()),
+        ..Default::default()
+    }
+}
+
+/// The name, element type and shape of a value.
+pub fn export_type(value: &Value) -> ValueInfoProto {
+    let dimension = |&size: &usize| Dimension { value: Some(DimensionValue::Size(size as i64)), ..Default::default() };
+    let shape = TensorShapeProto { dim: value.shape.iter().map(dimension).collect() };
+    let tensor_type = TensorTypeProto { elem_type: value.dtype.onnx_code(), shape: Some(shape) };
+    let r#type = TypeProto { tensor_type: Some(tensor_type), ..Default::default() };
+    ValueInfoProto { name: value.name.clone(), r#type: Some(r#type), ..Default::default() }
+}
