@@ -1,6 +1,7 @@
 //! What a compiler under test is to graphsmith. One backend = one file in `backend/` + one row in [`TABLE`].
 
 mod isolation;
+pub mod support;
 #[cfg(feature = "ort")]
 pub mod ort;
 #[cfg(feature = "rten")]
@@ -42,7 +43,8 @@ pub enum Error {
 }
 
 /// How hard a backend optimises.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// Every graph optimisation that can be switched off is off.
     Off,

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod dtype;
 pub mod graph;
 pub mod input;
+pub mod known;
 pub mod limits;
 pub mod model;
 pub mod onnx;

@@ -71,6 +71,53 @@ pub enum Wrong {
     Failed(Failure),
 }
 
+/// The kinds of wrong answers, as `known.toml` and signatures name them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    WrongCount,
+    WrongDtype,
+    WrongShape,
+    WrongValue,
+    Refused,
+    Crashed,
+    TimedOut,
+    OutOfMemory,
+    Protocol,
+}
+
+impl Wrong {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Wrong::Output(Difference::Count { .. }) => Kind::WrongCount,
+            Wrong::Output(Difference::DType { .. }) => Kind::WrongDtype,
+            Wrong::Output(Difference::Shape { .. }) => Kind::WrongShape,
+            Wrong::Output(Difference::Value { .. }) => Kind::WrongValue,
+            Wrong::Failed(Failure::Refused(_) | Failure::Unsupported(_)) => Kind::Refused,
+            Wrong::Failed(Failure::Crashed(_)) => Kind::Crashed,
+            Wrong::Failed(Failure::TimedOut) => Kind::TimedOut,
+            Wrong::Failed(Failure::OutOfMemory) => Kind::OutOfMemory,
+            Wrong::Failed(Failure::Protocol(_)) => Kind::Protocol,
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.pad(match self {
+            Kind::WrongCount => "wrong-count",
+            Kind::WrongDtype => "wrong-dtype",
+            Kind::WrongShape => "wrong-shape",
+            Kind::WrongValue => "wrong-value",
+            Kind::Refused => "refused",
+            Kind::Crashed => "crashed",
+            Kind::TimedOut => "timed-out",
+            Kind::OutOfMemory => "out-of-memory",
+            Kind::Protocol => "protocol",
+        })
+    }
+}
+
 /// One backend's answer at one level.
 #[derive(Clone, Debug)]
 pub struct Outcome {

@@ -1,0 +1,181 @@
+//! `known.toml`: live bugs of released backends, so that a run goes on past them to new ones.
+
+use crate::backend::Level;
+use crate::dtype::DType;
+use crate::model::{Model, Node};
+use crate::oracle::{Kind, Wrong};
+use crate::spec::Attribute;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The committed list.
+const BUILT_IN: &str = include_str!("known.toml");
+
+/// One known issue. It explains a difference when backend, level, version and kind fit and the model has its pattern.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issue {
+    /// Short and unique; what the counts are printed under.
+    pub id: String,
+    pub backend: String,
+    /// The affected versions, such as `>=1.20, <=1.32`; all when absent.
+    pub versions: Option<semver::VersionReq>,
+    /// All when absent.
+    pub level: Option<Level>,
+    pub kinds: Vec<Kind>,
+    /// Operators that follow each other, each using a result of the one before it, with what must hold for each.
+    pub chain: Vec<Pattern>,
+    /// The tracker's page, if it has one.
+    pub link: Option<String>,
+    /// What is wrong, with the sentence of the standard that says so.
+    pub reason: String,
+    /// The backend would take the whole process with it: it is not run at all on models with the pattern.
+    #[serde(default)]
+    pub fatal: bool,
+}
+
+/// What a node must look like. Everything left out fits anything.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pattern {
+    pub operator: String,
+    /// The element type of the first operand.
+    pub dtypes: Option<Vec<String>>,
+    /// The rank of the first operand.
+    pub ranks: Option<Vec<usize>>,
+    /// The element type of the first output.
+    pub output_dtypes: Option<Vec<String>>,
+    /// Some operand or output has no elements.
+    pub empty: Option<bool>,
+    /// How many operands are written.
+    pub operands: Option<usize>,
+    /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, Vec<toml::Value>>,
+    /// Integer attributes none of whose elements may have one of these values; an absent one fits.
+    #[serde(default)]
+    pub attributes_not: BTreeMap<String, Vec<toml::Value>>,
+}
+
+/// Why a list of known issues cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read the known issues in {path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error("{path} is not a list of known issues: {source}")]
+    Syntax { path: String, source: toml::de::Error },
+}
+
+/// A list of known issues with how often each was met.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    issues: Vec<Issue>,
+    met: Vec<usize>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    issue: Vec<Issue>,
+}
+
+impl Known {
+    /// The committed list.
+    pub fn built_in() -> Result<Known, Error> {
+        Known::parse(BUILT_IN, "known.toml")
+    }
+
+    pub fn read(path: &Path) -> Result<Known, Error> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: name.clone(), source })?;
+        Known::parse(&text, &name)
+    }
+
+    fn parse(text: &str, path: &str) -> Result<Known, Error> {
+        let file: File = toml::from_str(text).map_err(|source| Error::Syntax { path: path.to_owned(), source })?;
+        Ok(Known { met: vec![0; file.issue.len()], issues: file.issue })
+    }
+
+    /// The issues with how often each was met.
+    pub fn iter(&self) -> impl Iterator<Item = (&Issue, usize)> {
+        self.issues.iter().zip(self.met.iter().copied())
+    }
+
+    /// The first issue that explains what is wrong, which is thereby met.
+    pub fn explain(&mut self, at: Place, wrong: &Wrong, model: &Model) -> Option<&Issue> {
+        let kind = wrong.kind();
+        let explains = |issue: &Issue| issue.kinds.contains(&kind) && issue.applies(at) && issue.fits(model);
+        let index = self.issues.iter().position(explains)?;
+        self.met[index] += 1;
+        Some(&self.issues[index])
+    }
+
+    /// The first fatal issue whose pattern the model has, which is thereby met: the backend must not be run.
+    pub fn forbids(&mut self, at: Place, model: &Model) -> Option<&Issue> {
+        let index = self.issues.iter().position(|issue| issue.fatal && issue.applies(at) && issue.fits(model))?;
+        self.met[index] += 1;
+        Some(&self.issues[index])
+    }
+}
+
+/// A backend at a level.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub backend: &'a str,
+    pub version: &'a str,
+    pub level: Level,
+}
+
+impl Issue {
+    fn applies(&self, at: Place) -> bool {
+        let version = semver::Version::parse(at.version);
+        self.backend == at.backend
+            && self.level.is_none_or(|level| level == at.level)
+            && self.versions.as_ref().is_none_or(|range| version.is_ok_and(|version| range.matches(&version)))
+    }
+
+    /// Whether the pattern occurs in the model.
+    pub fn fits(&self, model: &Model) -> bool {
+        let Some((first, rest)) = self.chain.split_first() else { return false };
+        let mut reached: Vec<&Node> = model.nodes.iter().filter(|node| first.fits(model, node)).collect();
+        for pattern in rest {
+            let follows = |node: &&Node| {
+                let uses = |before: &&Node| node.operands.iter().flatten().any(|value| before.outputs.contains(value));
+                pattern.fits(model, node) && reached.iter().any(uses)
+            };
+            reached = model.nodes.iter().filter(follows).collect();
+        }
+        !reached.is_empty()
+    }
+}
+
+impl Pattern {
+    fn fits(&self, model: &Model, node: &Node) -> bool {
+        let first = node.operands.first().copied().flatten().map(|value| &model.values[value]);
+        let all = || node.operands.iter().flatten().chain(&node.outputs).map(|&value| &model.values[value]);
+        let dtype_fits = |wanted: &Option<Vec<String>>, dtype: Option<DType>| {
+            wanted.as_ref().is_none_or(|names| dtype.is_some_and(|dtype| names.iter().any(|name| name == dtype.name())))
+        };
+        self.operator == node.spec.name
+            && dtype_fits(&self.dtypes, first.map(|value| value.dtype))
+            && dtype_fits(&self.output_dtypes, node.outputs.first().map(|&value| model.values[value].dtype))
+            && self.ranks.as_ref().is_none_or(|ranks| first.is_some_and(|value| ranks.contains(&value.shape.len())))
+            && self.empty.is_none_or(|empty| all().any(|value| value.is_empty()) == empty)
+            && self.operands.is_none_or(|count| node.operands.len() == count)
+            && self.attributes.iter().all(|(name, values)| has(node, name, values))
+            && self.attributes_not.iter().all(|(name, values)| !has(node, name, values))
+    }
+}
+
+/// Whether the node's attribute has (in a list: contains) one of the values.
+fn has(node: &Node, name: &str, values: &[toml::Value]) -> bool {
+    let Some((_, attribute)) = node.attributes.iter().find(|(key, _)| key == name) else { return false };
+    let integer = |wanted: i64| values.iter().any(|value| value.as_integer() == Some(wanted));
+    match attribute {
+        Attribute::Int(value) => integer(*value),
+        Attribute::Ints(list) => list.iter().any(|&value| integer(value)),
+        Attribute::Text(text) => values.iter().any(|value| value.as_str() == Some(text)),
+        Attribute::Float(_) | Attribute::Floats(_) => false,
+    }
+}
