@@ -106,7 +106,7 @@ fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
 }
 
 /// A tensor that a backend has returned, if it is whole. `bytes` are as in [`TensorData`].
-fn whole(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<TensorData, Failure> {
+pub fn whole(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<TensorData, Failure> {
     if size_bytes(dtype, &shape) == Some(bytes.len()) {
         Ok(TensorData { dtype, shape, bytes })
     } else {
