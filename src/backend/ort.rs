@@ -1,6 +1,6 @@
 //! ONNX Runtime, from a shared library that is loaded at run time.
 
-use super::{Backend, Error, Failure, Level, Session, isolate, size_bytes, whole};
+use super::{Backend, Error, Failure, Level, Session, assert_whole, isolate, size_bytes, whole};
 use crate::dtype::DType;
 use crate::tensor::TensorData;
 use ort::environment::Environment;
@@ -132,6 +132,7 @@ struct Compiled(OrtSession);
 
 impl Session for Compiled {
     fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+        assert_whole(inputs);
         isolate(|| {
             let inputs = inputs.iter().map(to_ort).collect::<Result<Vec<_>, _>>().map_err(refused)?;
             let outputs = self.0.run(&inputs[..]).map_err(refused)?;
@@ -150,7 +151,7 @@ fn to_ort(tensor: &TensorData) -> Result<SessionInputValue<'static>, ort::Error>
     let mut value = DynTensor::new(&Allocator::default(), element_type(tensor.dtype), shape)?;
     let data = value.data_ptr_mut().cast::<u8>();
     if !data.is_null() {
-        // SAFETY: `value` was just made with room for as many elements of this type as `tensor` has.
+        // SAFETY: `value` was just made with room for a tensor of this type and shape, and `tensor` is whole.
         unsafe { data.copy_from_nonoverlapping(tensor.bytes.as_ptr(), tensor.bytes.len()) };
     }
     Ok(value.into())
