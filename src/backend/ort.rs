@@ -13,6 +13,7 @@ use ort::value::{DynTensor, DynTensorValueType, DynValueRef, Shape, TensorElemen
 use std::cell::RefCell;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::ffi::CStr;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -82,9 +83,9 @@ fn load(path: &Path) -> Result<Runtime, String> {
 /// What the library at `path` says of itself; `ort` does not tell.
 fn version(path: &Path) -> Result<String, libloading::Error> {
     // SAFETY: a library that someone has named is trusted to run its initializers. `OrtGetApiBase` returns a static of
-    // the library, and so does `GetVersionString`; both are valid while `library` lives.
+    // the library, and so does `GetVersionString`; the library stays loaded.
     unsafe {
-        let library = libloading::Library::new(path)?;
+        let library = ManuallyDrop::new(libloading::Library::new(path)?);
         let base: libloading::Symbol<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase> =
             library.get(b"OrtGetApiBase")?;
         Ok(CStr::from_ptr(((*base()).GetVersionString)()).to_string_lossy().into_owned())
