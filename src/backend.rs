@@ -107,8 +107,16 @@ fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(dtype.size_bytes(), |bytes, &size| bytes.checked_mul(size))
 }
 
+/// Panics if an input is not whole: that is a mistake of ours, and must not look like one of the backend's.
+pub fn assert_whole(inputs: &[TensorData]) {
+    for input in inputs {
+        let expected = size_bytes(input.dtype, &input.shape);
+        assert_eq!(expected, Some(input.bytes.len()), "bytes of {}{:?}", input.dtype, input.shape);
+    }
+}
+
 /// A tensor that a backend has returned, if it is whole. `bytes` are as in [`TensorData`].
-fn whole(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<TensorData, Failure> {
+pub fn whole(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<TensorData, Failure> {
     if size_bytes(dtype, &shape) == Some(bytes.len()) {
         Ok(TensorData { dtype, shape, bytes })
     } else {

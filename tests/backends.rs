@@ -118,8 +118,8 @@ fn relu_of_f32() {
 
 #[test]
 fn an_empty_tensor() {
-    let empty = TensorData::zeros(DType::F32, &[0, 3]);
-    check(relu(&[0, 3]), &[empty.clone()], &[empty]);
+    let empty = [TensorData::zeros(DType::F32, &[0, 3])];
+    check(relu(&[0, 3]), &empty, &empty);
 }
 
 #[test]
@@ -171,10 +171,11 @@ fn a_chain_of_casts() {
 #[test]
 fn every_element_type_goes_in_and_out() {
     fn through<T: Element>(values: &[T]) {
-        let tensor = TensorData::new(&[values.len()], values);
-        let (x, y) = (value("x", T::DTYPE, &tensor.shape), value("y", T::DTYPE, &tensor.shape));
+        let shape = [values.len()];
+        let tensors = [TensorData::new(&shape, values)];
+        let (x, y) = (value("x", T::DTYPE, &shape), value("y", T::DTYPE, &shape));
         let except: &[&str] = if matches!(T::DTYPE, DType::F16 | DType::F64) { &["rten"] } else { &[] };
-        check_except(except, model([x], [], [node("Identity", &["x"], &["y"])], [y]), &[tensor.clone()], &[tensor]);
+        check_except(except, model([x], [], [node("Identity", &["x"], &["y"])], [y]), &tensors, &tensors);
     }
     through(&[f32::MIN, -0.0, f32::INFINITY, 1e-45]);
     through(&[f64::MIN, -0.0, f64::NEG_INFINITY, 5e-324]);
@@ -273,14 +274,14 @@ fn open_onnx_runtime() {
 /// A wrong input is an error of the caller; it must not take the process down all the same.
 #[test]
 fn wrong_inputs_are_failures() {
-    let right = TensorData::zeros(DType::F32, &[2]);
-    let wrong_dtype = TensorData::zeros(DType::I32, &[2]);
+    let right = [TensorData::zeros(DType::F32, &[2])];
+    let wrong_dtype = [TensorData::zeros(DType::I32, &[2])];
     for backend in backend::all().unwrap() {
         for level in Level::ALL {
             let mut session = backend.compile(&relu(&[2]).encode_to_vec(), level).unwrap();
             assert!(session.run(&[]).is_err(), "{} {level}", backend.id());
-            assert!(session.run(&[wrong_dtype.clone()]).is_err(), "{} {level}", backend.id());
-            assert!(session.run(&[right.clone()]).is_ok(), "{} {level}", backend.id());
+            assert!(session.run(&wrong_dtype).is_err(), "{} {level}", backend.id());
+            assert!(session.run(&right).is_ok(), "{} {level}", backend.id());
         }
     }
 }
@@ -295,6 +296,26 @@ fn a_panic_in_tract_is_a_crash() {
         Err(Failure::Crashed(message)) => assert!(message.contains(" at tract-onnx-"), "{message}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// libfuzzer-sys sets a hook that aborts before anything can unwind.
+#[test]
+fn only_isolated_panics_survive_an_aborting_hook() {
+    const CHILD: &str = "GRAPHSMITH_TEST_ABORTING_HOOK";
+    if std::env::var_os(CHILD).is_some() {
+        std::panic::set_hook(Box::new(|_| std::process::abort()));
+        backend::install_panic_hook();
+        let crash = backend::isolate::<()>(|| panic!("inside"));
+        println!("\n{}", crash.unwrap_err());
+        panic!("outside");
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "only_isolated_panics_survive_an_aborting_hook", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&child.stdout).contains("\ncrashed: inside at tests/backends.rs:"), "{child:?}");
+    assert_eq!(child.status.code(), None, "killed by a signal");
 }
 
 #[cfg(feature = "rten")]

@@ -74,7 +74,10 @@ mod tests {
     use super::*;
 
     fn crash(run: impl FnOnce()) -> String {
-        match isolate(|| Ok(run())) {
+        match isolate(|| {
+            run();
+            Ok(())
+        }) {
             Err(Failure::Crashed(message)) => message,
             other => panic!("{other:?}"),
         }

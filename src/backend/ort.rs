@@ -1,6 +1,6 @@
 //! ONNX Runtime, from a shared library that is loaded at run time.
 
-use super::{Backend, Error, Failure, Level, Session, isolate, size_bytes, whole};
+use super::{Backend, Error, Failure, Level, Session, assert_whole, isolate, size_bytes, whole};
 use crate::dtype::DType;
 use crate::tensor::TensorData;
 use ort::environment::Environment;
@@ -13,6 +13,7 @@ use ort::value::{DynTensor, DynTensorValueType, DynValueRef, Shape, TensorElemen
 use std::cell::RefCell;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::ffi::CStr;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -82,9 +83,9 @@ fn load(path: &Path) -> Result<Runtime, String> {
 /// What the library at `path` says of itself; `ort` does not tell.
 fn version(path: &Path) -> Result<String, libloading::Error> {
     // SAFETY: a library that someone has named is trusted to run its initializers. `OrtGetApiBase` returns a static of
-    // the library, and so does `GetVersionString`; both are valid while `library` lives.
+    // the library, and so does `GetVersionString`; the library stays loaded.
     unsafe {
-        let library = libloading::Library::new(path)?;
+        let library = ManuallyDrop::new(libloading::Library::new(path)?);
         let base: libloading::Symbol<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase> =
             library.get(b"OrtGetApiBase")?;
         Ok(CStr::from_ptr(((*base()).GetVersionString)()).to_string_lossy().into_owned())
@@ -132,6 +133,7 @@ struct Compiled(OrtSession);
 
 impl Session for Compiled {
     fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+        assert_whole(inputs);
         isolate(|| {
             let inputs = inputs.iter().map(to_ort).collect::<Result<Vec<_>, _>>().map_err(refused)?;
             let outputs = self.0.run(&inputs[..]).map_err(refused)?;
@@ -150,7 +152,7 @@ fn to_ort(tensor: &TensorData) -> Result<SessionInputValue<'static>, ort::Error>
     let mut value = DynTensor::new(&Allocator::default(), element_type(tensor.dtype), shape)?;
     let data = value.data_ptr_mut().cast::<u8>();
     if !data.is_null() {
-        // SAFETY: `value` was just made with room for as many elements of this type as `tensor` has.
+        // SAFETY: `value` was just made with room for a tensor of this type and shape, and `tensor` is whole.
         unsafe { data.copy_from_nonoverlapping(tensor.bytes.as_ptr(), tensor.bytes.len()) };
     }
     Ok(value.into())

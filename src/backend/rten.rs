@@ -2,7 +2,7 @@
 
 mod representable;
 
-use super::{Backend, Error, Failure, Level, Session, isolate, locked_version, whole};
+use super::{Backend, Error, Failure, Level, Session, assert_whole, isolate, locked_version, whole};
 use crate::dtype::DType;
 use crate::onnx::proto::ModelProto;
 use crate::tensor::{Element, TensorData};
@@ -68,6 +68,7 @@ struct Compiled {
 
 impl Session for Compiled {
     fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+        assert_whole(inputs);
         isolate(|| {
             let values = inputs.iter().map(to_rten).collect::<Result<Vec<_>, _>>()?;
             let named = self.model.input_ids().iter().copied().zip(values.into_iter().map(Into::into)).collect();

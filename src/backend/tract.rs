@@ -1,6 +1,6 @@
 //! tract, in process.
 
-use super::{Backend, Error, Failure, Level, Session, isolate, locked_version, whole};
+use super::{Backend, Error, Failure, Level, Session, assert_whole, isolate, locked_version, whole};
 use crate::dtype::DType;
 use crate::tensor::TensorData;
 use std::sync::Arc;
@@ -44,6 +44,7 @@ struct Compiled(Arc<TypedSimplePlan>);
 
 impl Session for Compiled {
     fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+        assert_whole(inputs);
         isolate(|| {
             let inputs = inputs.iter().map(to_tract).collect::<Result<_, _>>().map_err(refused)?;
             let outputs = self.0.run(inputs).map_err(refused)?;
