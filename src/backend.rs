@@ -1,11 +1,11 @@
 //! What a compiler under test is to graphsmith. One backend = one file in `backend/` + one row in [`TABLE`].
 
 mod isolation;
-pub mod support;
 #[cfg(feature = "ort")]
 pub mod ort;
 #[cfg(feature = "rten")]
 pub mod rten;
+pub mod support;
 #[cfg(feature = "tract")]
 pub mod tract;
 

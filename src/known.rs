@@ -129,10 +129,13 @@ pub struct Place<'a> {
 
 impl Issue {
     fn applies(&self, at: Place) -> bool {
-        let version = semver::Version::parse(at.version);
-        self.backend == at.backend
-            && self.level.is_none_or(|level| level == at.level)
-            && self.versions.as_ref().is_none_or(|range| version.is_ok_and(|version| range.matches(&version)))
+        self.backend == at.backend && self.level.is_none_or(|level| level == at.level) && self.affects(at.version)
+    }
+
+    /// Whether the issue is in this version of its backend.
+    pub fn affects(&self, version: &str) -> bool {
+        let version = semver::Version::parse(version);
+        self.versions.as_ref().is_none_or(|range| version.is_ok_and(|version| range.matches(&version)))
     }
 
     /// Whether the pattern occurs in the model.

@@ -1,0 +1,183 @@
+//! A difference, told so that a reader can act on it.
+
+use crate::backend::Level;
+use crate::case::Case;
+use crate::graph;
+use crate::harness::reference_stands_alone;
+use crate::oracle::{Difference, Kind, Outcome, Wrong};
+use crate::triage::{Culprit, describe_node};
+use std::fmt;
+
+/// A wrong answer of a backend, with all that is needed to understand it.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub backend: String,
+    pub version: String,
+    pub level: Level,
+    pub kind: Kind,
+    /// `tract wrong-value on MaxPool`: equal for most meetings of one bug.
+    pub signature: String,
+    /// What is wrong, in a few sentences.
+    pub symptom: String,
+    /// The operator that alone shows it.
+    pub culprit: Option<String>,
+    /// Every backend and level with its answer in short.
+    pub table: Vec<(String, String)>,
+    /// The model as text.
+    pub graph: String,
+    /// All backends that answered contradict the reference in the same case: the specification is the suspect.
+    pub reference_suspect: bool,
+}
+
+impl Finding {
+    pub(crate) fn new(
+        case: &Case,
+        outcomes: &[Outcome],
+        at: &Outcome,
+        version: &str,
+        wrong: Wrong,
+        culprit: Option<Culprit>,
+    ) -> Finding {
+        let kind = wrong.kind();
+        let name = |node: usize| case.model.nodes[node].spec.name;
+        let cause = match &culprit {
+            Some(culprit) => name(culprit.node).to_owned(),
+            None => format!("several operators ({})", chain(case, &wrong)),
+        };
+        let row = |outcome: &Outcome| {
+            let answer = match (&outcome.result, case.expectation.judge(&outcome.result)) {
+                (_, Some(wrong)) => symptom(case, &wrong),
+                (Err(failure), None) => failure.to_string(),
+                (Ok(_), None) => "agrees".to_owned(),
+            };
+            (format!("{} {}", outcome.backend, outcome.level), answer)
+        };
+        Finding {
+            backend: at.backend.to_owned(),
+            version: version.to_owned(),
+            level: at.level,
+            kind,
+            signature: format!("{} {kind} {} {cause}", at.backend, at.level),
+            symptom: symptom(case, &wrong),
+            culprit: culprit.map(|culprit| describe_node(&case.model, culprit.node)),
+            table: outcomes.iter().map(row).collect(),
+            graph: graph::text(&case.model),
+            reference_suspect: reference_stands_alone(case, outcomes),
+        }
+    }
+}
+
+/// The operators that lead to a wrong output, the last one first, as far as a signature needs them.
+fn chain(case: &Case, wrong: &Wrong) -> String {
+    let output = match wrong {
+        Wrong::Output(
+            Difference::Value { output, .. } | Difference::Shape { output, .. } | Difference::DType { output, .. },
+        ) => *output,
+        _ => 0,
+    };
+    let nodes = &case.model.nodes;
+    let producer = |value: usize| nodes.iter().find(|node| node.outputs.contains(&value));
+    let mut names = Vec::new();
+    let mut next = producer(case.model.outputs[output]);
+    while let Some(node) = next.filter(|_| names.len() < 3) {
+        names.push(node.spec.name);
+        next = node.operands.iter().flatten().find_map(|&value| producer(value));
+    }
+    names.join(" <- ")
+}
+
+fn symptom(case: &Case, wrong: &Wrong) -> String {
+    let expected = |output: usize| &case.expectation.outputs[output];
+    match wrong {
+        Wrong::Failed(failure) => failure.to_string(),
+        Wrong::Output(Difference::Count { got }) => {
+            format!("{got} outputs in place of {}", case.expectation.outputs.len())
+        }
+        Wrong::Output(Difference::DType { output, got }) => {
+            format!("{} has the element type {got} in place of {}", expected(*output).name, expected(*output).dtype)
+        }
+        Wrong::Output(Difference::Shape { output, got }) => {
+            format!("{} has the shape {got:?} in place of {:?}", expected(*output).name, expected(*output).shape)
+        }
+        Wrong::Output(Difference::Value { output, element, got, wrong }) => {
+            let expected = expected(*output);
+            let allowed = expected.allowed.get(*element).copied().unwrap_or(0.0);
+            format!(
+                "{}{:?} is {got}, the reference has {:?} with an allowed error of {allowed:.3e}; {wrong} of {} elements differ",
+                expected.name,
+                position(*element, &expected.shape),
+                expected.exact[*element],
+                expected.exact.len(),
+            )
+        }
+    }
+}
+
+/// The index along each axis of the element at a row-major position.
+fn position(element: usize, shape: &[usize]) -> Vec<usize> {
+    let mut rest = element;
+    let mut position: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&size| {
+            let index = rest % size;
+            rest /= size;
+            index
+        })
+        .collect();
+    position.reverse();
+    position
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "{} {} at level {}: {}", self.backend, self.version, self.level, self.kind)?;
+        writeln!(f, "  signature: {}", self.signature)?;
+        writeln!(f, "  {}", self.symptom)?;
+        if let Some(culprit) = &self.culprit {
+            writeln!(f, "  shown by this operator alone: {culprit}")?;
+        }
+        if self.reference_suspect {
+            writeln!(f, "  every backend contradicts the reference: suspect graphsmith's specification first")?;
+        }
+        writeln!(f, "\nmodel (x input, w initializer, c constant, -> graph output):\n{}", self.graph)?;
+        for (place, answer) in &self.table {
+            writeln!(f, "  {place:12} {answer}")?;
+        }
+        Ok(())
+    }
+}
+
+macro_rules! raisers {
+    ($($kind:ident => $function:ident),* $(,)?) => {
+        /// Panics from a function of the finding's own kind, so that deduplication by stack tells kinds apart.
+        pub fn raise(finding: &Finding) -> ! {
+            match finding.kind {
+                $(Kind::$kind => $function(&finding.signature),)*
+            }
+        }
+        $(
+            #[inline(never)]
+            fn $function(signature: &str) -> ! {
+                panic!("finding: {signature}")
+            }
+        )*
+    };
+}
+raisers! {
+    WrongCount => wrong_count,
+    WrongDtype => wrong_dtype,
+    WrongShape => wrong_shape,
+    WrongValue => wrong_value,
+    Refused => refused_valid_model,
+    Crashed => backend_crashed,
+    TimedOut => backend_timed_out,
+    OutOfMemory => backend_out_of_memory,
+    Protocol => broken_answer,
+}
+
+/// Panics about a defect of graphsmith itself, which is never a finding.
+#[inline(never)]
+pub fn raise_defect(defect: &crate::reference::Defect) -> ! {
+    panic!("defect of graphsmith, not of a backend: {defect}")
+}

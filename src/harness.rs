@@ -1,0 +1,172 @@
+//! Runs cases on every backend and level, and turns the judge's word into a verdict.
+
+use crate::backend::support::{Support, Table};
+use crate::backend::{self, Backend, Failure, Level};
+use crate::case::{Case, Generated, NoCase};
+use crate::finding::Finding;
+use crate::known::{Known, Place};
+use crate::model::Model;
+use crate::oracle::{Kind, Outcome, Wrong};
+use crate::reference::Defect;
+use crate::stats::Stats;
+use crate::tensor::TensorData;
+use crate::triage;
+
+/// A backend with what is known of it.
+pub struct Target {
+    pub backend: Box<dyn Backend>,
+    pub version: String,
+    pub support: Table,
+}
+
+/// Everything that judging needs besides the case.
+pub struct Harness {
+    pub targets: Vec<Target>,
+    pub known: Known,
+    pub stats: Stats,
+}
+
+/// The word on one case.
+pub enum Verdict {
+    Agree,
+    Skip(NoCase),
+    /// Every difference is explained by known issues.
+    Known(Vec<String>),
+    Bug(Box<Finding>),
+}
+
+/// Why a harness cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    #[error(transparent)]
+    Known(#[from] crate::known::Error),
+}
+
+impl Harness {
+    /// All backends of this build with the committed support tables and known issues.
+    pub fn new() -> Result<Harness, Error> {
+        Ok(Harness::with(backend::all()?, Known::built_in()?))
+    }
+
+    pub fn with(backends: Vec<Box<dyn Backend>>, known: Known) -> Harness {
+        let target = |backend: Box<dyn Backend>| Target {
+            version: backend.version(),
+            support: Table::of(backend.as_ref()),
+            backend,
+        };
+        Harness { targets: backends.into_iter().map(target).collect(), known, stats: Stats::default() }
+    }
+
+    /// Judges a generated model. An error is a defect of graphsmith.
+    pub fn test(&mut self, generated: Generated) -> Result<Verdict, Defect> {
+        generated.fates.iter().for_each(|fate| self.stats.record(fate));
+        self.stats.add("admitted", "by hints", generated.by_hints as u64);
+        self.stats.add("admitted", "by solver", generated.by_solver as u64);
+        match Case::new(generated)? {
+            Ok(case) => self.judge(&case),
+            Err(reason) => {
+                self.stats.count("cases", format_args!("skipped: {reason:?}"));
+                Ok(Verdict::Skip(reason))
+            }
+        }
+    }
+
+    /// Runs a case everywhere and judges the answers.
+    pub fn judge(&mut self, case: &Case) -> Result<Verdict, Defect> {
+        let outcomes = self.run(&case.model, &case.onnx, &case.model.input_data(&case.data));
+        let expectation = &case.expectation;
+        self.stats.add("elements", "judged", expectation.judged as u64);
+        self.stats.add("elements", "bound too wide", (expectation.elements - expectation.judged) as u64);
+        self.stats.add("elements", "bound broken by libtorch", expectation.suspect as u64);
+        let mut met = Vec::new();
+        for outcome in &outcomes {
+            let Some(wrong) = expectation.judge(&outcome.result) else { continue };
+            let version = self.target(outcome.backend).version.clone();
+            let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
+            if let Some(issue) = self.known.explain(at, &wrong, &case.model) {
+                met.push(issue.id.clone());
+                continue;
+            }
+            self.stats.count("cases", "bugs");
+            return self.finding(case, &outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
+        }
+        self.stats.count("cases", if met.is_empty() { "agree" } else { "known issues only" });
+        Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
+    }
+
+    /// The answer of every backend at every level. What the support tables or fatal known issues exclude comes back as
+    /// [`Failure::Unsupported`], and so does the refusal of a form that is only partly supported.
+    pub fn run(&mut self, model: &Model, onnx: &[u8], inputs: &[TensorData]) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for target in &self.targets {
+            let support = target.support.support(model);
+            let id = target.backend.id();
+            for level in Level::ALL {
+                let at = Place { backend: id, version: &target.version, level };
+                let result = if support == Support::No {
+                    Err(Failure::Unsupported("an operator or element type".to_owned()))
+                } else if let Some(issue) = self.known.forbids(at, model) {
+                    Err(Failure::Unsupported(format!("known issue {}", issue.id)))
+                } else {
+                    match target.backend.compile(onnx, level).and_then(|mut session| session.run(inputs)) {
+                        Err(Failure::Refused(reason)) if support == Support::Partial => {
+                            Err(Failure::Unsupported(format!("some uses of an operator ({reason})")))
+                        }
+                        other => other,
+                    }
+                };
+                let fate = match &result {
+                    Ok(_) => "ran",
+                    Err(Failure::Unsupported(_)) => "unsupported",
+                    Err(_) => "failed",
+                };
+                self.stats.count("runs", format_args!("{id} {level}: {fate}"));
+                outcomes.push(Outcome { backend: id, level, result });
+            }
+        }
+        outcomes
+    }
+
+    /// The counters, the known issues that were met, and a warning for those that were not.
+    pub fn summary(&self) -> String {
+        let mut summary = self.stats.to_string();
+        // Fewer cases than this say nothing about an issue's absence.
+        const ENOUGH: u64 = 10_000;
+        let enough = self.stats.total("cases") >= ENOUGH;
+        for (issue, met) in self.known.iter() {
+            let target = self.targets.iter().find(|target| target.backend.id() == issue.backend);
+            let here = target.is_some_and(|target| issue.affects(&target.version));
+            if met > 0 {
+                summary += &format!("known      {:50} {met:>12}\n", issue.id);
+            } else if here && enough {
+                summary += &format!("warning: the known issue {} was never met; is it fixed?\n", issue.id);
+            }
+        }
+        summary
+    }
+
+    fn target(&self, id: &str) -> &Target {
+        self.targets.iter().find(|target| target.backend.id() == id).expect("outcomes name backends of this harness")
+    }
+
+    fn finding(&self, case: &Case, all: &[Outcome], at: &Outcome, wrong: Wrong) -> Result<Finding, Defect> {
+        let target = self.target(at.backend);
+        let culprit = triage::culprit(case, target.backend.as_ref(), at.level)?;
+        Ok(Finding::new(case, all, at, &target.version, wrong, culprit))
+    }
+}
+
+/// Whether all backends that answered agree with each other and only the reference stands alone: then the specification
+/// is the suspect.
+pub fn reference_stands_alone(case: &Case, outcomes: &[Outcome]) -> bool {
+    let answers: Vec<(&str, &Vec<TensorData>)> =
+        outcomes.iter().filter_map(|outcome| Some((outcome.backend, outcome.result.as_ref().ok()?))).collect();
+    let backends = answers.iter().map(|(id, _)| id).collect::<std::collections::BTreeSet<_>>();
+    let contradicts = |(_, answer): &(&str, &Vec<TensorData>)| {
+        let difference = case.expectation.compare(answer).map(Wrong::Output);
+        difference.is_some_and(|wrong| wrong.kind() == Kind::WrongValue)
+    };
+    backends.len() >= 2 && answers.iter().all(contradicts)
+}
