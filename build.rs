@@ -1,11 +1,52 @@
-//! Makes every binary, test and bench of this package find libtorch and libz3 where they were linked.
+//! Lets what the package builds find the native libraries at run time, and stops the build with one
+//! sentence when they are missing. Used by the root package and by fuzz/, which links them too.
+use std::env;
+use std::path::{Path, PathBuf};
+
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
-    for variable in ["LIBTORCH", "Z3_LIBRARY_PATH_OVERRIDE"] {
-        println!("cargo:rerun-if-env-changed={variable}");
-        if let Ok(root) = std::env::var(variable) {
-            let folder = if variable == "LIBTORCH" { format!("{root}/lib") } else { root };
-            println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+    // First choice: a `lib` folder beside the program, so that the two can be moved together.
+    rpath(Path::new("$ORIGIN/lib"));
+
+    // The fuzz package cannot see the root package's features, and is only ever built after it:
+    // the root package alone complains.
+    let root = env::var("CARGO_PKG_NAME").as_deref() == Ok("graphsmith");
+    let mut folders = Vec::new();
+    if let Some(libtorch) = folder("LIBTORCH") {
+        folders.push(("LIBTORCH", libtorch.join("lib")));
+    }
+    if env::var_os("CARGO_FEATURE_VENDORED_Z3").is_none() {
+        folders.extend(folder("Z3_LIBRARY_PATH_OVERRIDE").map(|z3| ("Z3_LIBRARY_PATH_OVERRIDE", z3)));
+    }
+    for (variable, libraries) in folders {
+        let shown = libraries.display();
+        if root && !libraries.is_absolute() {
+            println!("cargo::error={variable} must be an absolute path: cargo builds crates in different folders");
+        } else if root && !libraries.is_dir() {
+            println!("cargo::error={shown} (from {variable}) does not exist: run scripts/setup first");
         }
+        // Notices that the folder vanishes later, too.
+        println!("cargo::rerun-if-changed={shown}");
+        rpath(&libraries);
+    }
+
+    // Where scripts/setup puts ONNX Runtime, for programs that are started without cargo. On purpose not
+    // the value of ORT_DYLIB_PATH: trying another release must not rebuild anything.
+    if root {
+        let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap());
+        let ort = package.join(".native/onnxruntime/libonnxruntime.so");
+        println!("cargo::rustc-env=GRAPHSMITH_ORT_DYLIB={}", ort.display());
+    }
+}
+
+/// The folder named by an environment variable, which is usually set by .cargo/config.toml.
+fn folder(variable: &str) -> Option<PathBuf> {
+    println!("cargo::rerun-if-env-changed={variable}");
+    env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// `-Xlinker` rather than `-Wl,`: the path may hold a comma.
+fn rpath(folder: &Path) {
+    for argument in ["-Xlinker", "-rpath", "-Xlinker", &folder.display().to_string()] {
+        println!("cargo::rustc-link-arg={argument}");
     }
 }
