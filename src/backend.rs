@@ -79,6 +79,10 @@ pub trait Backend {
     fn id(&self) -> &'static str;
     /// The version of the library that really runs, as `1.2.3`.
     fn version(&self) -> String;
+    /// The largest magnitude that an integer may have, where the backend holds i64 in something narrower.
+    fn integer_limit(&self) -> Option<i64> {
+        None
+    }
     /// Loads and compiles a serialized `ModelProto`.
     fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure>;
 }

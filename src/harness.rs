@@ -7,7 +7,7 @@ use crate::finding::Finding;
 use crate::known::{Known, Place};
 use crate::model::Model;
 use crate::oracle::{Kind, Outcome, Wrong};
-use crate::reference::Defect;
+use crate::reference::{Defect, largest_integer};
 use crate::stats::Stats;
 use crate::tensor::TensorData;
 use crate::triage;
@@ -75,7 +75,8 @@ impl Harness {
 
     /// Runs a case everywhere and judges the answers.
     pub fn judge(&mut self, case: &Case) -> Result<Verdict, Defect> {
-        let outcomes = self.run(&case.model, &case.onnx, &case.model.input_data(&case.data));
+        let largest = largest_integer(&case.model, &case.wide);
+        let outcomes = self.run(&case.model, &case.onnx, &case.model.input_data(&case.data), largest);
         let expectation = &case.expectation;
         self.stats.add("elements", "judged", expectation.judged as u64);
         self.stats.add("elements", "bound too wide", (expectation.elements - expectation.judged) as u64);
@@ -97,8 +98,9 @@ impl Harness {
     }
 
     /// The answer of every backend at every level. What the support tables or fatal known issues exclude comes back as
-    /// [`Failure::Unsupported`], and so does the refusal of a form that is only partly supported.
-    pub fn run(&mut self, model: &Model, onnx: &[u8], inputs: &[TensorData]) -> Vec<Outcome> {
+    /// [`Failure::Unsupported`], and so does the refusal of a form that is only partly supported, and an integer (the
+    /// largest one of the case is given) that the backend cannot hold.
+    pub fn run(&mut self, model: &Model, onnx: &[u8], inputs: &[TensorData], largest_integer: i64) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for target in &self.targets {
             let support = target.support.support(model);
@@ -107,6 +109,8 @@ impl Harness {
                 let at = Place { backend: id, version: &target.version, level };
                 let result = if support == Support::No {
                     Err(Failure::Unsupported("an operator or element type".to_owned()))
+                } else if target.backend.integer_limit().is_some_and(|limit| largest_integer > limit) {
+                    Err(Failure::Unsupported("integers beyond the backend's own type".to_owned()))
                 } else if let Some(issue) = self.known.forbids(at, model) {
                     Err(Failure::Unsupported(format!("known issue {}", issue.id)))
                 } else {

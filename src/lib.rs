@@ -4,6 +4,7 @@ pub mod backend;
 pub mod case;
 pub mod dtype;
 pub mod finding;
+pub mod fuzz;
 pub mod graph;
 pub mod harness;
 pub mod input;

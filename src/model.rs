@@ -73,15 +73,16 @@ impl Model {
         self.inputs().map(|(index, _)| data[index].clone()).collect()
     }
 
-    /// Values for every leaf within its domain: a first sample, which the input search then improves.
-    pub fn sample(&self, seed: u64) -> LeafData {
+    /// Values for every leaf within its domain: a start for the input search. A higher `attempt` keeps the values closer
+    /// to 0, where products and powers overflow less.
+    pub fn sample(&self, seed: u64, attempt: u32) -> LeafData {
         let sample = |(index, leaf): (usize, &Leaf)| match &leaf.content {
             Some(content) => content.clone(),
             None => {
                 let value = &self.values[leaf.value];
                 let mut stream = Stream::new(seed ^ (index as u64) << 32);
                 let values: Vec<f64> =
-                    (0..value.len()).map(|_| sample_element(value.dtype, leaf.domain, &mut stream)).collect();
+                    (0..value.len()).map(|_| sample_element(value.dtype, leaf.domain, attempt, &mut stream)).collect();
                 TensorData::from_f64(value.dtype, &value.shape, &values)
             }
         };
@@ -90,7 +91,8 @@ impl Model {
 }
 
 /// One element. Small integers and multiples of 1/64 keep much of a model exactly representable, also in f16.
-fn sample_element(dtype: DType, domain: Domain<i64>, stream: &mut Stream) -> f64 {
+fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut Stream) -> f64 {
+    let spread = 6u64 >> attempt.min(2);
     match domain {
         Domain::Index(bound) => stream.below(2 * bound.max(1) as u64) as f64 - bound as f64,
         Domain::Range(low, high) if dtype.is_float() => low + (high - low) * stream.unit(),
@@ -101,9 +103,9 @@ fn sample_element(dtype: DType, domain: Domain<i64>, stream: &mut Stream) -> f64
         }
         Domain::Any => match dtype {
             DType::Bool => stream.below(2) as f64,
-            DType::U8 => stream.below(10) as f64,
-            _ if dtype.is_int() => stream.below(13) as f64 - 6.0,
-            _ => (stream.below(513) as f64 - 256.0) / 64.0 + 1.0 / 128.0,
+            DType::U8 => stream.below(2 * spread - 1) as f64,
+            _ if dtype.is_int() => stream.below(2 * spread + 1) as f64 - spread as f64,
+            _ => (stream.below(513) as f64 - 256.0) / f64::from(64 << attempt.min(4)) + 1.0 / 128.0,
         },
     }
 }

@@ -86,6 +86,14 @@ pub fn init() -> tch::NoGradGuard {
     tch::no_grad_guard()
 }
 
+/// The largest magnitude among all 64-bit integers of a model.
+pub fn largest_integer(model: &Model, values: &Values) -> i64 {
+    let wide = model.values.iter().zip(values).filter(|(value, _)| value.dtype == DType::I64 && !value.is_empty());
+    let largest = |tensor: &Tensor| i64::try_from(tensor.abs().max()).expect("an i64 scalar");
+    // `abs` of the least i64 is itself, negative.
+    wide.filter_map(|(_, tensor)| tensor.as_ref().map(largest)).map(i64::saturating_abs).max().unwrap_or(0)
+}
+
 fn round_to_half(tensor: &Tensor) -> Tensor {
     tensor.to_kind(Kind::Half).to_kind(tensor.kind())
 }

@@ -33,8 +33,8 @@ pub struct Found {
 pub fn search(model: &Model, seed: u64) -> Result<Found, Defect> {
     let mut steps = 0;
     let mut start = seed;
-    loop {
-        let data = model.sample(start);
+    for attempt in 0.. {
+        let data = model.sample(start, attempt);
         steps += 1;
         let values = reference::run(model, &data, Precision::Wide)?;
         if is_valid(model, &values)? {
@@ -48,6 +48,7 @@ pub fn search(model: &Model, seed: u64) -> Result<Found, Defect> {
         }
         start = crate::input::mix(start);
     }
+    unreachable!("every attempt takes a step")
 }
 
 /// Whether wide reference values are free of exceptional values, by the rules at the top of this file.

@@ -21,7 +21,7 @@ fn selected() -> Vec<&'static OpSpec> {
 }
 
 fn check(model: &Model, seed: u64) -> Result<(), String> {
-    let data = model.sample(seed);
+    let data = model.sample(seed, 0);
     for precision in [Precision::Declared, Precision::Wide] {
         reference::run(model, &data, precision)
             .map_err(|defect| format!("{precision:?}: {defect}\n{}", graph::text(model)))?;

@@ -1,2 +1,36 @@
+//! Bytes to verdict on every backend. Panics on a finding.
 #![no_main]
-libfuzzer_sys::fuzz_target!(|_data: &[u8]| {});
+
+use graphsmith::fuzz::{self, Bytes};
+use libfuzzer_sys::fuzz_target;
+use std::ffi::{CString, c_char, c_int};
+
+fuzz_target!(init: fuzz::init(), |bytes: Bytes| fuzz::test(&bytes));
+
+unsafe extern "C" {
+    fn LLVMFuzzerRunDriver(argc: *mut c_int, argv: *mut *mut *mut c_char, test: TestOneInput) -> c_int;
+    fn LLVMFuzzerTestOneInput(data: *const u8, size: usize) -> c_int;
+    fn atexit(callback: extern "C" fn()) -> c_int;
+}
+type TestOneInput = unsafe extern "C" fn(*const u8, usize) -> c_int;
+
+extern "C" fn summarize() {
+    fuzz::summarize();
+}
+
+/// In place of libFuzzer's own `main`: adds the dictionary.
+#[unsafe(no_mangle)]
+extern "C" fn main(argc: c_int, argv: *mut *mut c_char) -> c_int {
+    let _ = (argc, argv);
+    let arguments = fuzz::arguments(std::env::args().collect());
+    let owned: Vec<CString> = arguments.into_iter().filter_map(|argument| CString::new(argument).ok()).collect();
+    let mut pointers: Vec<*mut c_char> = owned.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
+    let mut count = pointers.len() as c_int;
+    pointers.push(std::ptr::null_mut());
+    let mut vector = pointers.as_mut_ptr();
+    // SAFETY: `vector` is a null-terminated array of `count` strings that outlive the call.
+    unsafe {
+        atexit(summarize);
+        LLVMFuzzerRunDriver(&mut count, &mut vector, LLVMFuzzerTestOneInput)
+    }
+}

@@ -38,6 +38,10 @@ impl Backend for Rten {
         locked_version("rten")
     }
 
+    fn integer_limit(&self) -> Option<i64> {
+        Some(i32::MAX.into())
+    }
+
     fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
         let proto = ModelProto::decode(onnx).map_err(|error| Failure::Refused(error.to_string()))?;
         representable::check(&proto)?;

@@ -1,0 +1,109 @@
+//! What the fuzz target calls. Only here does a finding become a panic.
+
+use crate::case;
+use crate::finding::{self, Finding};
+use crate::graph;
+use crate::harness::{Harness, Verdict};
+use crate::input::Input;
+use crate::{backend, reference};
+use arbitrary::{Arbitrary, Unstructured};
+use sha1::{Digest, Sha1};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::path::Path;
+
+/// The dictionary that is used when no other is named, relative to the repository's root.
+const DICTIONARY: &str = "dictionaries/graph_diff.dict";
+/// Where cargo-fuzz makes libFuzzer save the inputs of findings.
+const ARTIFACTS: &str = "fuzz/artifacts/graph_diff";
+
+thread_local! {
+    // Leaked, so that it can still be read while the process exits.
+    static HARNESS: Cell<Option<&'static RefCell<Harness>>> = const { Cell::new(None) };
+}
+
+/// The raw bytes of one execution. `Debug` is the model they describe, which makes `cargo fuzz fmt` readable.
+pub struct Bytes(Vec<u8>);
+
+impl<'a> Arbitrary<'a> for Bytes {
+    fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let count = u.len();
+        Ok(Bytes(u.bytes(count)?.to_vec()))
+    }
+
+    fn arbitrary_take_rest(u: Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(Bytes(u.take_rest().to_vec()))
+    }
+
+    fn size_hint(_depth: usize) -> (usize, Option<usize>) {
+        (0, None)
+    }
+}
+
+impl Bytes {
+    pub fn input(&self) -> Input {
+        Input::decode(&self.0)
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&graph::text(&case::generate(&self.input()).model))
+    }
+}
+
+/// Opens the backends. Ends the process with one sentence when one is missing. To be called once, after libFuzzer has
+/// installed its panic hook.
+pub fn init() {
+    backend::install_panic_hook();
+    // Never dropped: nothing in this process outside the search wants gradients.
+    std::mem::forget(reference::init());
+    match Harness::new() {
+        Ok(harness) => HARNESS.set(Some(Box::leak(Box::new(RefCell::new(harness))))),
+        Err(error) => {
+            eprintln!("graphsmith: {error}");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// Tests one input; panics on a finding, after printing it.
+pub fn test(bytes: &Bytes) {
+    let harness = HARNESS.get().expect("`init` was called");
+    let verdict = harness.borrow_mut().test(case::generate(&bytes.input()));
+    match verdict {
+        Ok(Verdict::Bug(finding)) => {
+            print(&finding, bytes);
+            finding::raise(&finding);
+        }
+        Ok(_) => {}
+        Err(defect) => {
+            eprintln!("{bytes:?}");
+            finding::raise_defect(&defect);
+        }
+    }
+}
+
+/// Prints what the run has met.
+pub fn summarize() {
+    if let Some(harness) = HARNESS.get().and_then(|harness| harness.try_borrow().ok()) {
+        eprint!("\n{}", harness.summary());
+    }
+}
+
+fn print(finding: &Finding, bytes: &Bytes) {
+    let name: String = Sha1::digest(&bytes.0).iter().map(|byte| format!("{byte:02x}")).collect();
+    eprintln!("\n==== finding: {finding}");
+    eprintln!("replay:  cargo run --release -- run {ARTIFACTS}/crash-{name}");
+    eprintln!("    or:  scripts/fuzz {ARTIFACTS}/crash-{name}\n");
+}
+
+/// libFuzzer's arguments, with graphsmith's dictionary where the user names none.
+pub fn arguments(given: Vec<String>) -> Vec<String> {
+    let mut arguments = given;
+    let named = arguments.iter().any(|argument| argument.starts_with("-dict="));
+    if !named && Path::new(DICTIONARY).is_file() {
+        arguments.insert(1, format!("-dict={DICTIONARY}"));
+    }
+    arguments
+}
