@@ -37,6 +37,8 @@ pub struct OpSpec {
     /// Tensors that are >= 0 exactly where the operator is defined and numerically safe; differentiable.
     /// The input search drives them up. Infinite results and overflow need no guard of their own.
     pub guard: Option<fn(&Args) -> Outputs>,
+    /// A function whose gradient the input search uses in place of that of `eval`, where the true one is often 0.
+    pub proxy: Option<fn(&Args) -> Outputs>,
     /// Integer results may leave the range of their type, which ONNX leaves undefined: such cases are not judged.
     pub can_overflow: bool,
 }
@@ -53,6 +55,7 @@ impl OpSpec {
         build: |_| Ok(()),
         eval: |_| Ok(Vec::new()),
         guard: None,
+        proxy: None,
         can_overflow: false,
     };
 }
