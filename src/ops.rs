@@ -6,11 +6,24 @@ use crate::spec::{Numerics, OpSpec};
 use crate::swarm::Swarm;
 use std::sync::LazyLock;
 
+pub mod blocks;
 pub mod common;
+pub mod conv;
 pub mod math;
+pub mod matmul;
+pub mod pool;
+pub mod resize;
+mod windows;
 
 /// The families' tables, in the order of the page of operators.
-pub const FAMILIES: &[(&str, &[&OpSpec])] = &[("Elementwise mathematics", math::TABLE)];
+pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
+    ("Elementwise mathematics", math::TABLE),
+    ("Convolutions", conv::TABLE),
+    ("Pools", pool::TABLE),
+    ("Matrix products", matmul::TABLE),
+    ("Resizing", resize::TABLE),
+    ("Blocks of pixels", blocks::TABLE),
+];
 
 /// Every operator, by ascending code.
 pub static ALL: LazyLock<Vec<&'static OpSpec>> = LazyLock::new(|| {

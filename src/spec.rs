@@ -185,8 +185,10 @@ pub struct LeafDraft {
     pub ty: TensorType,
     pub role: Role,
     pub domain: Domain,
-    /// The elements of a [`Role::Constant`], all of an integer type.
+    /// The elements of a [`Role::Constant`], in units of one over `denominator`.
     pub content: Option<Vec<Term>>,
+    /// 1 but for fractions such as the `scales` of Resize.
+    pub denominator: i64,
 }
 
 /// All that one application of an operator declared.
@@ -303,6 +305,11 @@ impl<'a> Builder<'a> {
         let (low, high) = range.clone().into_inner();
         let span = (high - low + 1).clamp(1, 256) as usize;
         let hint = low + self.picks.below(span) as i64;
+        Term::var(self.vars.fresh(range, hint))
+    }
+
+    /// A free integer in `range`, preferably `hint`.
+    pub fn free_near(&mut self, range: RangeInclusive<i64>, hint: i64) -> Term {
         Term::var(self.vars.fresh(range, hint))
     }
 

@@ -4,7 +4,7 @@ use super::{Graph, Leaf, Operator, ValueId, Vertex, Wire};
 use crate::input::{Input, Picks, Record};
 use crate::limits::{MAX_ELEMENTS, MAX_OPERATORS, MAX_TOTAL_ELEMENTS, MAX_WORK};
 use crate::ops;
-use crate::spec::{Builder, Domain, Draft, OpSpec, Role, Skip, Source, TensorType};
+use crate::spec::{Builder, Domain, Draft, LeafDraft, OpSpec, Role, Skip, Source, TensorType};
 use crate::swarm::Swarm;
 use crate::term::{self, product};
 use petgraph::graph::NodeIndex;
@@ -144,7 +144,8 @@ impl Graph {
         for leaf in draft.leaves {
             let reusable = leaf.role != Role::Constant;
             let ty = leaf.ty.clone();
-            let leaf = Leaf { ty: leaf.ty, role: leaf.role, domain: leaf.domain, content: leaf.content };
+            let LeafDraft { role, domain, content, denominator, .. } = leaf;
+            let leaf = Leaf { ty: leaf.ty, role, domain, content, denominator };
             let index = self.dag.add_node(Vertex::Leaf(leaf));
             if reusable {
                 self.offer((index, 0), ty);
