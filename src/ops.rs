@@ -8,9 +8,11 @@ use std::sync::LazyLock;
 
 pub mod common;
 pub mod math;
+pub mod movement;
 
 /// The families' tables, in the order of the page of operators.
-pub const FAMILIES: &[(&str, &[&OpSpec])] = &[("Elementwise mathematics", math::TABLE)];
+pub const FAMILIES: &[(&str, &[&OpSpec])] =
+    &[("Elementwise mathematics", math::TABLE), ("Shapes and movement", movement::TABLE)];
 
 /// Every operator, by ascending code.
 pub static ALL: LazyLock<Vec<&'static OpSpec>> = LazyLock::new(|| {

@@ -53,6 +53,26 @@ impl Builder<'_> {
         operand
     }
 
+    /// An operand of type `dtype` whose dimensions are those of `shape`, and free where that has none.
+    pub fn input_shaped(&mut self, dtype: DType, shape: &[Option<Term>]) -> Operand {
+        let sizes: Vec<Option<i64>> = shape.iter().map(|dim| dim.map(|dim| self.value(dim))).collect();
+        let fits = |builder: &Self, ty: &TensorType| {
+            let same = |(&dim, size): (&Term, &Option<i64>)| size.is_none_or(|size| builder.value(dim) == size);
+            ty.dtype == dtype && ty.rank() == sizes.len() && ty.shape.iter().zip(&sizes).all(same)
+        };
+        let Some(index) = self.matching(fits) else {
+            let shape: Vec<Term> = shape.iter().map(|dim| dim.unwrap_or_else(|| self.size(shape.len()))).collect();
+            return self.leaf(dtype, shape, Domain::Any);
+        };
+        let operand = self.take(index);
+        for (&have, want) in operand.shape.iter().zip(shape) {
+            if let Some(want) = *want {
+                self.require(have.equals(want));
+            }
+        }
+        operand
+    }
+
     /// A further operand of an elementwise operator: of type `dtype` and broadcastable with the shape `other`.
     pub fn input_broadcastable(&mut self, dtype: DType, other: &[Term]) -> Operand {
         let sizes: Vec<i64> = other.iter().map(|&dim| self.value(dim)).collect();
@@ -142,7 +162,8 @@ impl Builder<'_> {
         result
     }
 
-    fn constant_leaf(&mut self, dtype: DType, shape: Vec<Term>, content: Vec<Term>) {
+    /// An initializer of an integer type with these elements, in row-major order.
+    pub fn constant_leaf(&mut self, dtype: DType, shape: Vec<Term>, content: Vec<Term>) {
         let ty = TensorType { dtype, shape };
         self.push_leaf(LeafDraft { ty, role: Role::Constant, domain: Domain::Any, content: Some(content) });
     }
