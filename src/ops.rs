@@ -11,6 +11,7 @@ pub mod common;
 pub mod conv;
 pub mod math;
 pub mod matmul;
+pub mod movement;
 pub mod pool;
 pub mod resize;
 mod windows;
@@ -23,6 +24,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Matrix products", matmul::TABLE),
     ("Resizing", resize::TABLE),
     ("Blocks of pixels", blocks::TABLE),
+    ("Shapes and movement", movement::TABLE),
 ];
 
 /// Every operator, by ascending code.

@@ -313,6 +313,11 @@ impl<'a> Builder<'a> {
         Term::var(self.vars.fresh(range, hint))
     }
 
+    /// The smallest dimension that this case allows where nothing else forbids it: 0 or 1.
+    pub fn smallest_size(&self) -> i64 {
+        i64::from(self.swarm.sizes != Sizes::Empty)
+    }
+
     /// A free dimension of a tensor of rank `rank`.
     pub fn size(&mut self, rank: usize) -> Term {
         let pick = self.picks.byte();
