@@ -43,6 +43,7 @@ pub mod input;
 pub mod known;
 pub mod limits;
 pub mod model;
+pub mod npz;
 pub mod onnx;
 pub mod ops;
 pub mod oracle;
