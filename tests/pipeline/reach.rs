@@ -43,7 +43,11 @@ impl Histogram {
     #[track_caller]
     fn assert_at_least(&self, least: usize, inputs: u64) {
         let missing = self.below(least);
-        assert!(missing.is_empty(), "in {inputs} inputs fewer than {least} have {missing:?}; all counts: {:#?}", self.0);
+        assert!(
+            missing.is_empty(),
+            "in {inputs} inputs fewer than {least} have {missing:?}; all counts: {:#?}",
+            self.0
+        );
     }
 }
 

@@ -17,8 +17,12 @@ fn operator_codes_are_permanent() {
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
     let now: Vec<String> = ops::ALL.iter().map(|spec| format!("{:#04x} {}", spec.code, spec.name)).collect();
     let lost: Vec<&str> = golden.lines().filter(|line| !now.iter().any(|now| now == line)).collect();
-    assert!(lost.is_empty(), "a code in an old input would change its meaning; operators must get these back: {lost:#?}");
-    let added: Vec<&str> = now.iter().map(String::as_str).filter(|now| !golden.lines().any(|old| old == *now)).collect();
+    assert!(
+        lost.is_empty(),
+        "a code in an old input would change its meaning; operators must get these back: {lost:#?}"
+    );
+    let added: Vec<&str> =
+        now.iter().map(String::as_str).filter(|now| !golden.lines().any(|old| old == *now)).collect();
     if !added.is_empty() && std::env::var_os(BLESS).is_some() {
         // Every line of the file is one of these.
         std::fs::write(&path, now.join("\n") + "\n").unwrap();
