@@ -52,6 +52,7 @@ pub mod search;
 pub mod solve;
 pub mod spec;
 pub mod stats;
+pub mod support;
 pub mod swarm;
 pub mod tensor;
 pub mod term;

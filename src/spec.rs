@@ -97,6 +97,8 @@ pub enum Skip {
     DType,
     /// No value and no new input has a rank that the operator takes.
     Rank,
+    /// A backend that the case is for is known not to take the operator with these element types.
+    Unsupported,
     /// The laws contradict those of the graph.
     Unsolvable,
     /// Z3 used up its budget.
