@@ -26,7 +26,8 @@ pub struct Swarm {
     pub data_seed: u64,
     /// The backends that every operator must be fit for.
     pub focus: Focus,
-    subset_seed: u64,
+    /// Seeds the choice of what is left out.
+    pub subset_seed: u64,
 }
 
 /// Which sizes new dimensions prefer.
