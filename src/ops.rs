@@ -7,12 +7,21 @@ use crate::swarm::Swarm;
 use std::sync::LazyLock;
 
 pub mod common;
+pub mod indexing;
 pub mod math;
 pub mod movement;
+pub mod rounding;
+pub mod scatter;
+pub mod slicing;
 
 /// The families' tables, in the order of the page of operators.
-pub const FAMILIES: &[(&str, &[&OpSpec])] =
-    &[("Elementwise mathematics", math::TABLE), ("Shapes and movement", movement::TABLE)];
+pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
+    ("Elementwise mathematics", math::TABLE),
+    ("Shapes and movement", movement::TABLE),
+    ("Parts", slicing::TABLE),
+    ("Indexing", indexing::TABLE),
+    ("Scattering", scatter::TABLE),
+];
 
 /// Every operator, by ascending code.
 pub static ALL: LazyLock<Vec<&'static OpSpec>> = LazyLock::new(|| {
