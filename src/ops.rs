@@ -10,6 +10,9 @@ pub mod common;
 pub mod indexing;
 pub mod math;
 pub mod movement;
+pub mod norm;
+pub mod order;
+pub mod reduce;
 pub mod rounding;
 pub mod scatter;
 pub mod slicing;
@@ -21,6 +24,9 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Parts", slicing::TABLE),
     ("Indexing", indexing::TABLE),
     ("Scattering", scatter::TABLE),
+    ("Order", order::TABLE),
+    ("Reductions", reduce::TABLE),
+    ("Normalisation", norm::TABLE),
 ];
 
 /// Every operator, by ascending code.
