@@ -3,7 +3,7 @@
 use super::common::one;
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Operand, Outputs, Skip};
 use crate::term::{Term, product};
-use tch::TchError;
+use tch::{Kind, TchError, Tensor};
 
 pub const TABLE: &[&OpSpec] =
     &[&TRANSPOSE, &RESHAPE, &FLATTEN, &SQUEEZE, &UNSQUEEZE, &EXPAND, &TILE, &CONCAT, &SPLIT, &SHAPE, &SIZE];
@@ -328,7 +328,7 @@ pub const CONCAT: OpSpec = OpSpec {
     },
     eval: |a| {
         let parts: Vec<_> = a.operands.iter().flatten().collect();
-        one(tch::Tensor::f_cat(&parts, axis_of(a, 0, a.rank(0))))
+        one(Tensor::f_cat(&parts, axis_of(a, 0, a.rank(0))))
     },
     ..OpSpec::BASE
 };
@@ -407,9 +407,7 @@ fn sized_parts(b: &mut Builder, dim: Term) -> Vec<Term> {
 
 /// The base of operators whose result depends on shapes only, which no error of the operand can change.
 const OF_SHAPE: OpSpec = OpSpec {
-    numerics: Numerics::Custom(|_, _, exact| {
-        exact.iter().map(|y| y.f_zeros_like()?.f_to_kind(tch::Kind::Double)).collect()
-    }),
+    numerics: Numerics::Custom(|_, _, exact| exact.iter().map(|y| y.f_zeros_like()?.f_to_kind(Kind::Double)).collect()),
     ..OpSpec::BASE
 };
 
@@ -422,7 +420,7 @@ pub const SHAPE: OpSpec = OpSpec {
     build: build_shape,
     eval: |a| {
         let shape = a.shape(0);
-        one(Ok(tch::Tensor::from_slice(&shape[shape_range(a.int("start", 0), a.int("end", i64::MAX), shape.len())])))
+        one(Ok(Tensor::from_slice(&shape[shape_range(a.int("start", 0), a.int("end", i64::MAX), shape.len())])))
     },
     ..OF_SHAPE
 };
@@ -465,6 +463,6 @@ pub const SIZE: OpSpec = OpSpec {
         b.output(crate::dtype::DType::I64, []);
         Ok(())
     },
-    eval: |a| -> Outputs { Ok(vec![tch::Tensor::from(a.x(0).numel() as i64)]) },
+    eval: |a| -> Outputs { Ok(vec![Tensor::from(a.x(0).numel() as i64)]) },
     ..OF_SHAPE
 };

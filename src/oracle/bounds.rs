@@ -48,19 +48,22 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
         Numerics::Accumulated => accumulated(&args, &operand_errors, node)?,
         Numerics::Custom(rule) => rule(&args, &operand_errors, &exact)?,
     };
-    let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype).map(Some);
+    let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype);
     found.into_iter().zip(&exact).zip(&args.output_dtypes).map(finish).collect()
 }
 
 /// Adds the spacing of subnormal numbers, and gives up on values that may overflow.
-fn finish(error: Tensor, exact: &Tensor, dtype: DType) -> Result<Tensor, TchError> {
+fn finish(error: Tensor, exact: &Tensor, dtype: DType) -> Result<Option<Tensor>, TchError> {
     let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)?;
     if !dtype.is_float() {
-        return Ok(error);
+        // Certain integers must not make what they index or select doubtful.
+        let doubtful = bool::try_from(error.f_gt(0.0)?.f_any()?)?;
+        return Ok(doubtful.then_some(error));
     }
     let edge = (exact.f_abs()? + &error).f_gt(dtype.max() * RANGE_SHARE)?;
     (error + dtype.min_positive() * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 })
         .f_masked_fill(&edge, f64::INFINITY)
+        .map(Some)
 }
 
 fn unknown(exact: &Tensor) -> Tensor {
