@@ -39,7 +39,7 @@ const EXAMPLES: &str = "\
 Examples:
   graphsmith run fuzz/artifacts/graph_diff/crash-0123   what an input of the fuzzer finds
   graphsmith replay model.onnx                          any model over all backends
-  graphsmith gen --count 100 --out models               valid models with inputs and expected outputs
+  graphsmith gen --count 100 --out models               valid models with data
 
 Exit codes: 0 fine, 1 a finding or a disagreement, 2 a mistake in the call or the environment.";
 
@@ -78,7 +78,7 @@ pub enum Error {
     Onnx { path: PathBuf, source: onnx::Error },
     #[error("cannot use {path}: {source}")]
     Npz { path: PathBuf, source: npz::Error },
-    #[error(transparent)]
+    #[error("{0}, or choose other backends with --backend")]
     Backend(#[from] backend::Error),
     #[error(transparent)]
     Known(#[from] known::Error),
@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             let _ = out.flush();
-            let _ = writeln!(io::stderr(), "graphsmith: {error}");
+            let _ = writeln!(io::stderr(), "graphsmith: {}", one_line(&error.to_string()));
             ExitCode::from(2)
         }
     }
@@ -202,4 +202,9 @@ pub fn json(out: &mut dyn Write, value: &serde_json::Value) -> io::Result<()> {
 /// Whether a file's name says that it is an ONNX model; anything else is an input of the fuzzer.
 pub fn is_onnx(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
+}
+
+/// The first line of a message: libtorch's go on with a backtrace.
+pub fn one_line(message: &str) -> String {
+    message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()
 }

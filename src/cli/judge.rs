@@ -1,6 +1,6 @@
 //! Verdicts as tables and as JSON.
 
-use super::{Exit, Result, json, table};
+use super::{Exit, Result, json, one_line, table};
 use graphsmith::backend::Failure;
 use graphsmith::case::Case;
 use graphsmith::finding::{Finding, symptom};
@@ -47,7 +47,7 @@ impl Row {
     pub fn new(harness: &Harness, outcome: &Outcome, answer: impl Into<String>, detail: String) -> Row {
         let version = harness.target(outcome.backend).version.clone();
         let level = outcome.level.to_string();
-        Row { backend: outcome.backend, version, level, answer: answer.into(), detail }
+        Row { backend: outcome.backend, version, level, answer: answer.into(), detail: one_line(&detail) }
     }
 }
 
@@ -120,7 +120,7 @@ impl Report {
         let verdict = match self.verdict {
             "agree" => "all answers agree",
             "known" => "known issues only",
-            "skip" => "skipped",
+            "skip" => "nothing judged",
             "finding" => "FINDING",
             _ => "DISAGREEMENT",
         };

@@ -17,7 +17,10 @@ pub fn compare(harness: &mut Harness, onnx: &[u8], inputs: &Model, data: &LeafDa
     let groups = groups(&outcomes);
     let rows = outcomes.iter().enumerate().map(|(index, outcome)| {
         let (answer, detail) = match &outcome.result {
-            Err(failure) => (kind(failure).to_owned(), failure.to_string()),
+            Err(failure) => {
+                let (kind, reason) = describe(failure);
+                (kind.to_owned(), reason.to_owned())
+            }
             Ok(outputs) => {
                 let group = groups.iter().position(|group| group.contains(&index)).unwrap_or(0);
                 let detail = difference(answer_of(&outcomes, &groups[0]), outputs).unwrap_or_default();
@@ -33,7 +36,7 @@ pub fn compare(harness: &mut Harness, onnx: &[u8], inputs: &Model, data: &LeafDa
         "comparing backends only, with each other and between levels, by a wider tolerance".to_owned(),
     ];
     notes.push(match groups.len() {
-        0 => "no backend answered: nothing to compare".to_owned(),
+        0 => "no backend answered: the model or its inputs may be at fault".to_owned(),
         1 if groups[0].len() == 1 => "only one answer: nothing to compare".to_owned(),
         1 => format!("all {} answers agree", groups[0].len()),
         count => format!("the answers fall into {count} groups"),
@@ -53,21 +56,23 @@ fn letter(group: usize) -> String {
         .map_or_else(|| group.to_string(), |letter| letter.to_uppercase().to_string())
 }
 
-fn kind(failure: &Failure) -> &'static str {
+/// The kind of a failure, and the backend's own words.
+fn describe(failure: &Failure) -> (&'static str, &str) {
     match failure {
-        Failure::Unsupported(_) => "unsupported",
-        Failure::Refused(_) => "refused",
-        Failure::Crashed(_) => "crashed",
-        Failure::TimedOut => "timed out",
-        Failure::OutOfMemory => "out of memory",
-        Failure::Protocol(_) => "not a tensor",
+        Failure::Unsupported(reason) => ("unsupported", reason),
+        Failure::Refused(reason) => ("refused", reason),
+        Failure::Crashed(reason) => ("crashed", reason),
+        Failure::TimedOut => ("timed out", ""),
+        Failure::OutOfMemory => ("out of memory", ""),
+        Failure::Protocol(reason) => ("unreadable", reason),
     }
 }
 
-/// Whether an outcome is wrong whatever the model means: a crash, or a refusal at one level of what runs at another.
+/// Whether an outcome is wrong whatever the model means: a crash where others answer, or a refusal at one level of what
+/// runs at another. Where nobody answers, the model or its inputs may be at fault.
 fn breaks(outcome: &Outcome, all: &[Outcome]) -> bool {
     match &outcome.result {
-        Err(Failure::Crashed(_) | Failure::TimedOut) => true,
+        Err(Failure::Crashed(_) | Failure::TimedOut) => all.iter().any(|other| other.result.is_ok()),
         Err(Failure::Refused(_)) => all.iter().any(|other| other.backend == outcome.backend && other.result.is_ok()),
         _ => false,
     }

@@ -2,7 +2,7 @@
 
 use super::judge::{self, Report};
 use super::types::{self, Dims};
-use super::{Exit, Result, peers};
+use super::{Exit, Result, one_line, peers};
 use graphsmith::backend::isolate;
 use graphsmith::case::Case;
 use graphsmith::harness::Harness;
@@ -108,10 +108,13 @@ fn referenced(
     seed: u64,
 ) -> std::result::Result<Case, String> {
     let model = types::import(harness, proto, inputs, seed)?;
+    let lost = |reason: &dyn std::fmt::Display| {
+        format!("the reference cannot follow the model ({})", one_line(&reason.to_string()))
+    };
     // On a model that is not valid the specification of an operator may panic.
     let case = isolate(|| Ok(build(model, given, seed)));
-    let case = case.map_err(|failure| format!("the reference cannot follow the model ({failure})"))?;
-    case.map_err(|defect| format!("the reference cannot follow the model ({defect})"))?
+    let case = case.map_err(|failure| lost(&failure))?;
+    case.map_err(|defect| lost(&defect))?
         .ok_or_else(|| "the inputs lead to NaN, infinity, an overflow or an undefined result".to_owned())
 }
 

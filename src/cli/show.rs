@@ -1,5 +1,6 @@
 //! `graphsmith show`: the readable graph of an input of the fuzzer or of an ONNX file.
 
+use super::types::{self, Dims};
 use super::{Error, Exit, Result, json};
 use graphsmith::backend::isolate;
 use graphsmith::case;
@@ -7,7 +8,7 @@ use graphsmith::graph::{dot, text};
 use graphsmith::input::Input;
 use graphsmith::limits::MAX_INPUT_BYTES;
 use graphsmith::model::Model;
-use graphsmith::onnx::{self, proto::ModelProto};
+use graphsmith::onnx::{self, proto::ModelProto, proto::NodeProto};
 use graphsmith::swarm::Swarm;
 use graphsmith::{ops, search};
 use layout::backends::svg::SVGWriter;
@@ -17,6 +18,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+/// What a symbolic dimension is shown as.
+const SYMBOL_SIZE: usize = 2;
 
 /// Show an input of the fuzzer, or an ONNX model, as a readable graph
 #[derive(clap::Args)]
@@ -38,17 +42,14 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
-    let (model, shown) = if super::is_onnx(&arguments.file) {
+    let (drawn, shown) = if super::is_onnx(&arguments.file) {
         let (_, proto) = super::read_onnx(&arguments.file)?;
-        model(&arguments.file, &proto)
+        model(&arguments.file, &proto)?
     } else {
         input(&arguments.file)?
     };
     if let Some(path) = &arguments.svg {
-        let model = model.as_ref().ok_or_else(|| {
-            Error::Usage(format!("{} cannot be drawn: {}", arguments.file.display(), plain(&shown["note"])))
-        })?;
-        let drawing = draw(&dot(model)).ok_or_else(|| {
+        let drawing = draw(&drawn).ok_or_else(|| {
             Error::Usage("the drawing library fails on this graph; the text has all that it would show".to_owned())
         })?;
         fs::write(path, drawing).map_err(|source| Error::Write { path: path.clone(), source })?;
@@ -86,34 +87,72 @@ fn print(shown: &Value, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The model of an ONNX file, if graphsmith knows all in it, and what is to be shown.
-fn model(path: &Path, proto: &ModelProto) -> (Option<Model>, Value) {
-    match onnx::import(proto, &BTreeMap::new(), 1) {
-        Ok(imported) => {
-            let symbolic = proto.graph.iter().flat_map(|graph| &graph.input).any(is_symbolic);
-            let note = symbolic.then_some("symbolic dimensions are shown as 1");
-            let shown = json!({ "file": path, "graph": text(&imported.model), "note": note });
-            (Some(imported.model), shown)
+/// An ONNX file in Graphviz's language, and what is to be shown.
+fn model(path: &Path, proto: &ModelProto) -> Result<(String, Value)> {
+    let mut fixed = proto.clone();
+    types::fix_inputs(&mut fixed, path, Dims { named: &BTreeMap::new(), others: SYMBOL_SIZE }, None)?;
+    let note = (fixed != *proto).then(|| format!("symbolic dimensions are shown as {SYMBOL_SIZE}"));
+    Ok(match import(&fixed, path) {
+        Ok(model) => (dot(&model), json!({ "file": path, "graph": text(&model), "note": note })),
+        Err(reason) => {
+            let note = format!("without types, because {reason}");
+            (outline_dot(proto), json!({ "file": path, "graph": outline(proto), "note": note }))
         }
-        Err(error) => (None, json!({ "file": path, "graph": outline(proto), "note": error.to_string() })),
-    }
+    })
 }
 
-fn is_symbolic(info: &onnx::proto::ValueInfoProto) -> bool {
-    onnx::value(info, 1).ok().map(|value| value.shape) != onnx::value(info, 2).ok().map(|value| value.shape)
+/// The model with the types of all its values, for which ONNX Runtime may be needed.
+fn import(proto: &ModelProto, path: &Path) -> std::result::Result<Model, String> {
+    let no_types = onnx::import(proto, &BTreeMap::new(), SYMBOL_SIZE);
+    if let Err(onnx::Error::Untyped(_)) | Ok(_) = no_types {
+        let inputs = types::inputs(proto, path).map_err(|error| error.to_string())?;
+        let harness = super::harness(&[types::TYPER.to_owned()]).map_err(|error| error.to_string())?;
+        return types::import(&harness, proto, &inputs, 0);
+    }
+    no_types.map(|imported| imported.model).map_err(|error| error.to_string())
+}
+
+fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
+    proto.graph.iter().flat_map(|graph| &graph.node)
+}
+
+fn operator(node: &NodeProto) -> String {
+    if node.domain.is_empty() { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) }
 }
 
 /// One line per node of a model that cannot be imported: without types, inner graphs and attributes.
 fn outline(proto: &ModelProto) -> String {
-    let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
-    let line = |node: &onnx::proto::NodeProto| {
-        let domain = if node.domain.is_empty() { String::new() } else { format!("{}.", node.domain) };
-        format!("   {} = {domain}{}({})\n", node.output.join(", "), node.op_type, node.input.join(", "))
+    let line = |node: &NodeProto| {
+        let operands = node.input.iter().map(|name| if name.is_empty() { "-" } else { name });
+        let operands: Vec<&str> = operands.collect();
+        format!("   {} = {}({})\n", node.output.join(", "), operator(node), operands.join(", "))
     };
-    nodes.map(line).collect()
+    nodes(proto).map(line).collect()
 }
 
-fn input(path: &Path) -> Result<(Option<Model>, Value)> {
+/// [`outline`] in Graphviz's language.
+fn outline_dot(proto: &ModelProto) -> String {
+    let quoted = |name: &str| name.replace(['"', '\\'], "'");
+    let mut ids: BTreeMap<String, String> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for (index, node) in nodes(proto).enumerate() {
+        lines.push(format!("n{index} [label=\"{}\", shape=box, style=filled];", quoted(&operator(node))));
+        for name in node.input.iter().filter(|name| !name.is_empty()) {
+            let leaf = format!("v{}", ids.len());
+            if !ids.contains_key(name) {
+                lines.push(format!("{leaf} [label=\"{}\", shape=ellipse];", quoted(name)));
+            }
+            lines.push(format!("{} -> n{index};", ids.entry(name.clone()).or_insert(leaf)));
+        }
+        node.output.iter().for_each(|name| {
+            ids.insert(name.clone(), format!("n{index}"));
+        });
+    }
+    format!("digraph model {{\n{}\n}}\n", lines.join("\n"))
+}
+
+/// An input of the fuzzer in Graphviz's language, and what is to be shown.
+fn input(path: &Path) -> Result<(String, Value)> {
     let input = Input::decode(&super::read(path, MAX_INPUT_BYTES)?);
     let swarm = Swarm::new(&input.header);
     let generated = case::generate(&input);
@@ -140,7 +179,7 @@ fn input(path: &Path) -> Result<(Option<Model>, Value)> {
         "graph": text(&generated.model),
         "validity": validity,
     });
-    Ok((Some(generated.model), shown))
+    Ok((dot(&generated.model), shown))
 }
 
 fn describe(swarm: &Swarm) -> Value {

@@ -2,18 +2,19 @@
 
 use super::{Error, Result};
 use graphsmith::backend::Level;
+use graphsmith::dtype::DType;
 use graphsmith::harness::Harness;
 use graphsmith::limits::MAX_FILE_BYTES;
 use graphsmith::model::{Leaf, Model, Value};
 use graphsmith::npz::Arrays;
-use graphsmith::onnx::proto::{Dimension, DimensionValue, GraphProto, ModelProto, ValueInfoProto};
+use graphsmith::onnx::proto::{Dimension, DimensionValue, GraphProto, ModelProto, TensorShapeProto, ValueInfoProto};
 use graphsmith::onnx::{self, value};
 use graphsmith::spec::{Domain, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The backend that tells the types of undeclared values.
-const TYPER: &str = "ort";
+pub const TYPER: &str = "ort";
 
 /// Sizes for symbolic dimensions.
 #[derive(Clone, Copy)]
@@ -78,12 +79,14 @@ fn fit(info: &mut ValueInfoProto, arrays: &Arrays) -> std::result::Result<(), St
     let missing = || format!("it has no array `{name}`, which the model needs; it has {}", list(arrays.keys()));
     let array = arrays.get(&name).ok_or_else(missing)?;
     // Inputs that are no tensors of a known type are told of later.
-    let Ok(wanted) = value(info, 0) else { return Ok(()) };
-    if array.dtype != wanted.dtype {
-        return Err(format!("the array `{name}` is {}, and the model declares {}", array.dtype, wanted.dtype));
+    let Some(tensor) = info.r#type.as_mut().and_then(|ty| ty.tensor_type.as_mut()) else { return Ok(()) };
+    let Some(wanted) = DType::from_onnx_code(tensor.elem_type) else { return Ok(()) };
+    if array.dtype != wanted {
+        return Err(format!("the array `{name}` is {}, and the model declares {wanted}", array.dtype));
     }
-    let shape = info.r#type.as_mut().and_then(|ty| ty.tensor_type.as_mut()?.shape.as_mut());
-    let Some(shape) = shape else { return Ok(()) };
+    // An input of any rank has no shape.
+    let free = TensorShapeProto { dim: vec![Dimension::default(); array.shape.len()] };
+    let shape = tensor.shape.get_or_insert(free);
     let fits = |(dim, &size): (&Dimension, &usize)| match dim.value {
         Some(DimensionValue::Size(declared)) if declared >= 0 => declared == size as i64,
         _ => true,
