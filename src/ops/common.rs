@@ -19,10 +19,37 @@ pub fn build_binary(b: &mut Builder) -> Result<(), Skip> {
     Ok(())
 }
 
+/// One to four operands of one type, all broadcast together; one output of that type.
+pub fn build_variadic(b: &mut Builder) -> Result<(), Skip> {
+    let x = b.input(b.dtypes(), ANY_RANK)?;
+    let mut shape = x.shape;
+    // Two operands are what most models have.
+    let further = b.one_of(&[1, 1, 2, 1, 3, 2, 0]);
+    for _ in 0..further {
+        let y = b.input_broadcastable(x.dtype, &shape);
+        shape = b.broadcast(&[&shape, &y.shape]);
+    }
+    b.accumulate(further + 1);
+    b.output(x.dtype, shape);
+    Ok(())
+}
+
+/// A float attribute with one of `values`, or now and then left out. Values that f16 holds exactly keep thresholds
+/// the same in every type.
+pub fn float_attribute(b: &mut Builder, name: &'static str, values: &[f32]) {
+    if !b.chance(40) {
+        let value = b.one_of(values);
+        b.set_float(name, value);
+    }
+}
+
 /// The base of `[x] -> [f(x)]`.
 pub const UNARY: OpSpec = OpSpec { build: build_unary, numerics: Numerics::ROUNDED, ..OpSpec::BASE };
 /// The base of `[x, y] -> [f(x, y)]` with broadcasting.
 pub const BINARY: OpSpec = OpSpec { build: build_binary, numerics: Numerics::ROUNDED, ..OpSpec::BASE };
+
+/// The base of `[x0, x1, ...] -> [f(x0, x1, ...)]` with broadcasting.
+pub const VARIADIC: OpSpec = OpSpec { build: build_variadic, numerics: Numerics::SELECTING, ..OpSpec::BASE };
 
 /// A transcendental function: `ulps` units in the last place, with an absolute floor where the result is near 0.
 pub const fn approximate(ulps: f64) -> Numerics {
@@ -42,6 +69,31 @@ pub fn as_output(a: &Args, x: Tensor) -> Outputs {
 /// |x| with the gradient 1 at 0, where that of `abs` is 0 and leaves the search without a direction.
 pub fn magnitude(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_where_self(&x.f_ge(0.0)?, &x.f_neg()?)
+}
+
+/// All operands, two at a time from the left.
+pub fn fold(a: &Args, combine: impl Fn(&Tensor, &Tensor) -> Result<Tensor, TchError>) -> Result<Tensor, TchError> {
+    (1..a.count()).try_fold(a.x(0).shallow_clone(), |all, index| combine(&all, a.x(index)))
+}
+
+/// Operand 0: an `eval` that changes nothing, and a proxy for steps such as Floor.
+pub fn operand(a: &Args) -> Outputs {
+    Ok(vec![a.x(0).shallow_clone()])
+}
+
+/// The error bound of operand `index`; 0 where it is exact.
+pub fn error_of(a: &Args, errors: &[Option<Tensor>], index: usize) -> Result<Tensor, TchError> {
+    errors[index].as_ref().map_or_else(|| wide(a, index)?.f_zeros_like(), |error| Ok(error.shallow_clone()))
+}
+
+/// Operand `index` in f64.
+pub fn wide(a: &Args, index: usize) -> Result<Tensor, TchError> {
+    a.x(index).f_to_kind(Kind::Double)
+}
+
+/// `error`, infinite wherever `doubtful` is true.
+pub fn unless(doubtful: &Tensor, error: &Tensor) -> Result<Tensor, TchError> {
+    error.f_masked_fill(doubtful, f64::INFINITY)
 }
 
 /// Whether a libtorch kind is a float.
