@@ -97,6 +97,8 @@ pub enum Skip {
     DType,
     /// No value and no new input has a rank that the operator takes.
     Rank,
+    /// A backend that the case is for is known not to take the operator with these element types.
+    Unsupported,
     /// The laws contradict those of the graph.
     Unsolvable,
     /// Z3 used up its budget.
@@ -320,6 +322,11 @@ impl<'a> Builder<'a> {
     /// A free integer in `range`, preferably `hint`.
     pub fn free_near(&mut self, range: RangeInclusive<i64>, hint: i64) -> Term {
         Term::var(self.vars.fresh(range, hint))
+    }
+
+    /// The smallest dimension that this case allows where nothing else forbids it: 0 or 1.
+    pub fn smallest_size(&self) -> i64 {
+        i64::from(self.swarm.sizes != Sizes::Empty)
     }
 
     /// A free dimension of a tensor of rank `rank`.

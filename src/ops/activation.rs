@@ -1,6 +1,7 @@
 //! Activation functions.
 
-use super::common::{UNARY, as_output, float_attribute, is_float, one, operand};
+use super::common::{UNARY, as_output, error_of_jumps, float_attribute, is_float, one, operand, wide};
+use super::rounding::error_of;
 use crate::dtype::{DType, DTypes, FLOATS, INDICES, NUMBERS, SIGNED_INTS};
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::term::Term;
@@ -124,7 +125,7 @@ pub const THRESHOLDED_RELU: OpSpec = OpSpec {
     name: "ThresholdedRelu",
     since: 10,
     doc: "x where x > alpha, else 0.",
-    numerics: Numerics::SELECTING,
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, THRESHOLDED_RELU.eval)),
     build: |b| build_with(b, &[("alpha", &[0.5, 1.0, 0.0, 2.0, -0.5])]),
     eval: |a| {
         let x = a.x(0);
@@ -151,7 +152,7 @@ pub const HARD_SWISH: OpSpec = OpSpec {
     name: "HardSwish",
     since: 14,
     doc: "x * max(0, min(1, x / 6 + 1/2)).",
-    numerics: THROUGH_ONE,
+    numerics: Numerics::Custom(error_of_hard_swish),
     eval: |a| one(a.x(0).f_mul(&slope(a, 1.0 / 6.0, 0.5)?.f_clamp(0.0, 1.0)?)),
     proxy: Some(operand),
     ..ACTIVATION
@@ -204,7 +205,7 @@ pub const SHRINK: OpSpec = OpSpec {
     since: 9,
     dtypes: NUMBERS,
     doc: "x + bias where x < -lambd, x - bias where x > lambd, else 0.",
-    numerics: Numerics::ROUNDED,
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, SHRINK.eval)),
     build: build_shrink,
     eval: eval_shrink,
     proxy: Some(operand),
@@ -230,6 +231,15 @@ fn below_zero(x: &Tensor, negative: &Tensor, other: &Tensor) -> Result<Tensor, T
 /// exp(x) - 1 for x < 0, and 0 from there on: no overflow in the branch that is not taken.
 fn falling_exp(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_clamp_max(0.0)?.f_expm1()
+}
+
+/// The function's body in the ONNX text has 1/6 as an attribute, which is an f32: legal in f64 too.
+fn error_of_hard_swish(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
+    let x = wide(a, 0)?;
+    let rounded_sixth = x.f_square()?.f_clamp_max(9.0)? * (1.0 / 6.0 - f64::from(1f32 / 6.0)).abs();
+    let rounding = (exact[0].f_abs()? + 1.0) * (4.0 * a.output_dtypes[0].unit_roundoff());
+    // The steepest slope, at x = 3.
+    one(Ok(error_of(errors, 0, &x)? * 1.5 + rounding + rounded_sixth))
 }
 
 /// alpha * x + beta.

@@ -1,6 +1,7 @@
 //! Conversions between element types, and operators that only hand their operand on.
 
-use super::common::{UNARY, as_output, error_of, one, operand, unless, wide};
+use super::common::{UNARY, as_output, one, operand, wide};
+use super::rounding::{REACH, error_of, unless};
 use crate::dtype::{ANY, DType, DTypes, FLOATS};
 use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
 use tch::{Kind, Tensor};
@@ -112,7 +113,8 @@ fn guard_cast(a: &Args) -> Outputs {
 /// The error of the operand, and its rounding unless the value fits; for steps, whether the operand may pass one.
 fn error_of_cast(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
     let (from, to) = (a.dtype(0), a.output_dtypes[0]);
-    let (x, error) = (wide(a, 0)?, error_of(a, errors, 0)?);
+    let x = wide(a, 0)?;
+    let error = error_of(errors, 0, &x)?;
     if to.is_float() {
         if is_exact(from, to) {
             return Ok(vec![error]);
@@ -130,7 +132,8 @@ fn error_of_cast(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outpu
     let doubtful = if to == DType::Bool {
         x.f_abs()?.f_le_tensor(&error)?.f_logical_and(&error.f_gt(0.0)?)?
     } else {
-        x.f_sub(&error)?.f_trunc()?.f_ne_tensor(&x.f_add(&error)?.f_trunc()?)?
+        let reach = &error * REACH;
+        x.f_sub(&reach)?.f_trunc()?.f_ne_tensor(&x.f_add(&reach)?.f_trunc()?)?
     };
     one(unless(&doubtful, &error.f_zeros_like()?))
 }

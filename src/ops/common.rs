@@ -1,5 +1,6 @@
 //! What families share: the declarations of elementwise operators and small helpers for `eval`.
 
+use super::rounding::{REACH, error_of};
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use tch::{Kind, TchError, Tensor};
 
@@ -81,19 +82,28 @@ pub fn operand(a: &Args) -> Outputs {
     Ok(vec![a.x(0).shallow_clone()])
 }
 
-/// The error bound of operand `index`; 0 where it is exact.
-pub fn error_of(a: &Args, errors: &[Option<Tensor>], index: usize) -> Result<Tensor, TchError> {
-    errors[index].as_ref().map_or_else(|| wide(a, index)?.f_zeros_like(), |error| Ok(error.shallow_clone()))
-}
-
 /// Operand `index` in f64.
 pub fn wide(a: &Args, index: usize) -> Result<Tensor, TchError> {
     a.x(index).f_to_kind(Kind::Double)
 }
 
-/// `error`, infinite wherever `doubtful` is true.
-pub fn unless(doubtful: &Tensor, error: &Tensor) -> Result<Tensor, TchError> {
-    error.f_masked_fill(doubtful, f64::INFINITY)
+/// The error rule of a function of one operand that may jump: the largest change around the operand, and one rounding.
+pub fn error_of_jumps(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor], eval: fn(&Args) -> Outputs) -> Outputs {
+    let x = wide(a, 0)?;
+    let reach = error_of(errors, 0, &x)? * REACH;
+    let change = |at: Tensor| {
+        let moved = Args {
+            operands: vec![Some(at)],
+            operand_dtypes: a.operand_dtypes.clone(),
+            attributes: a.attributes,
+            output_dtypes: a.output_dtypes.clone(),
+            wide: true,
+            accumulate: None,
+        };
+        eval(&moved)?.swap_remove(0).f_sub(&exact[0])?.f_abs()
+    };
+    let change = change(x.f_add(&reach)?)?.f_maximum(&change(x.f_sub(&reach)?)?)?;
+    one(Ok(change + exact[0].f_abs()? * a.output_dtypes[0].unit_roundoff()))
 }
 
 /// Whether a libtorch kind is a float.

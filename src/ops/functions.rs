@@ -3,7 +3,8 @@
 //! The error bounds allow for textbook formulas such as log(x + sqrt(x * x + 1)), whose intermediate results of about 1
 //! leave an absolute error however small the result is.
 
-use super::common::{UNARY, approximate, error_of, magnitude, one, unless, wide};
+use super::common::{UNARY, approximate, magnitude, one, wide};
+use super::rounding::{error_of, unless};
 use crate::dtype::FLOATS;
 use crate::spec::{Args, Numerics, OpSpec, Outputs};
 use tch::{TchError, Tensor};
@@ -198,15 +199,14 @@ fn rounding(a: &Args, exact: &Tensor) -> Result<Tensor, TchError> {
 
 /// Sine and cosine change by no more than their operand. (Their values at the ends of a wide interval may agree.)
 fn error_of_wave(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
-    one(Ok(error_of(a, errors, 0)?.f_clamp_max(2.0)? + rounding(a, &exact[0])?))
+    one(Ok(error_of(errors, 0, &wide(a, 0)?)?.f_clamp_max(2.0)? + rounding(a, &exact[0])?))
 }
 
-/// The tangent is monotone as long as no pole is near.
+/// As long as no pole is near: the cosine changes by less than a quarter, the slope by less than a factor of two.
 fn error_of_tan(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
-    let (x, error) = (wide(a, 0)?, error_of(a, errors, 0)?);
-    let change = |at: Tensor| at.f_tan()?.f_sub(&exact[0])?.f_abs();
-    let change = change(x.f_add(&error)?)?.f_maximum(&change(x.f_sub(&error)?)?)?;
-    // |cos x| is at most the distance from the nearest pole.
-    let doubtful = error.f_ge_tensor(&x.f_cos()?.f_abs()?)?;
+    let x = wide(a, 0)?;
+    let error = error_of(errors, 0, &x)?;
+    let doubtful = (&error * 4.0).f_gt_tensor(&x.f_cos()?.f_abs()?)?;
+    let change = exact[0].f_square()?.f_add_scalar(1.0)? * error * 2.0;
     one(unless(&doubtful, &(change + rounding(a, &exact[0])?)))
 }

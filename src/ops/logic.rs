@@ -1,6 +1,7 @@
 //! Comparisons, logic, bits and selection.
 
-use super::common::{BINARY, UNARY, error_of, one, unless, wide};
+use super::common::{BINARY, UNARY, one, wide};
+use super::rounding::{error_of, unless};
 use crate::dtype::{ANY, BOOL, DType, DTypes, FLOATS, INTS, NUMBERS};
 use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
 use tch::Tensor;
@@ -229,8 +230,9 @@ fn build_where(b: &mut Builder) -> Result<(), Skip> {
 /// Operands that may be equal but are not, or the other way round. (At the corners of their error boxes unequal
 /// operands stay unequal, however near they are.)
 fn error_of_equality(a: &Args, errors: &[Option<Tensor>], _: &[Tensor]) -> Outputs {
-    let distance = wide(a, 0)?.f_sub(&wide(a, 1)?)?.f_abs()?;
-    let reach = error_of(a, errors, 0)?.f_add(&error_of(a, errors, 1)?)?;
+    let (x, y) = (wide(a, 0)?, wide(a, 1)?);
+    let distance = x.f_sub(&y)?.f_abs()?;
+    let reach = error_of(errors, 0, &x)?.f_add(&error_of(errors, 1, &y)?)?;
     let doubtful = distance.f_le_tensor(&reach)?.f_logical_and(&reach.f_gt(0.0)?)?;
     one(unless(&doubtful, &distance.f_zeros_like()?))
 }

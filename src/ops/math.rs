@@ -1,8 +1,9 @@
 //! Elementwise arithmetic, rounding and selection. ONNX multidirectional broadcasting throughout.
 
 use super::common::{
-    BINARY, UNARY, VARIADIC, as_output, build_variadic, error_of, fold, is_float, magnitude, one, operand, unless, wide,
+    BINARY, UNARY, VARIADIC, as_output, build_variadic, error_of_jumps, fold, is_float, magnitude, one, operand, wide,
 };
+use super::rounding::{REACH, error_of, unless};
 use crate::dtype::{DType, FLOATS, INTS, NUMBERS, SIGNED_INTS};
 use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Operand, Outputs, Skip};
 use tch::{Kind, TchError, Tensor};
@@ -138,7 +139,7 @@ pub const SIGN: OpSpec = OpSpec {
     name: "Sign",
     dtypes: NUMBERS,
     doc: "-1, 0 or 1, as x is negative, 0 or positive.",
-    numerics: Numerics::SELECTING,
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, SIGN.eval)),
     eval: |a| one(a.x(0).f_sign()),
     proxy: Some(operand),
     ..UNARY
@@ -154,20 +155,33 @@ pub const RECIPROCAL: OpSpec = OpSpec {
     ..UNARY
 };
 
-/// A step function: it rounds nothing, but an error of the operand may pass a step.
-const STEP: OpSpec = OpSpec { dtypes: FLOATS, numerics: Numerics::SELECTING, proxy: Some(operand), ..UNARY };
+/// A function to the integers: it rounds nothing more, but an error of the operand may pass a step.
+const STEP: OpSpec = OpSpec { dtypes: FLOATS, proxy: Some(operand), ..UNARY };
 
-pub const FLOOR: OpSpec =
-    OpSpec { code: 0x12, name: "Floor", doc: "x rounded down.", eval: |a| one(a.x(0).f_floor()), ..STEP };
+pub const FLOOR: OpSpec = OpSpec {
+    code: 0x12,
+    name: "Floor",
+    doc: "x rounded down.",
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, FLOOR.eval)),
+    eval: |a| one(a.x(0).f_floor()),
+    ..STEP
+};
 
-pub const CEIL: OpSpec =
-    OpSpec { code: 0x13, name: "Ceil", doc: "x rounded up.", eval: |a| one(a.x(0).f_ceil()), ..STEP };
+pub const CEIL: OpSpec = OpSpec {
+    code: 0x13,
+    name: "Ceil",
+    doc: "x rounded up.",
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, CEIL.eval)),
+    eval: |a| one(a.x(0).f_ceil()),
+    ..STEP
+};
 
 pub const ROUND: OpSpec = OpSpec {
     code: 0x14,
     name: "Round",
     since: 11,
     doc: "The nearest integer; of two the even one.",
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, ROUND.eval)),
     eval: |a| one(a.x(0).f_round()),
     ..STEP
 };
@@ -294,10 +308,10 @@ fn without_minus_one(y: &Tensor) -> Result<(Tensor, Option<Tensor>), TchError> {
 /// While the integral quotient is the same all over the operands' error boxes, the remainder is linear.
 fn error_mod(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
     let (x, y) = (wide(a, 0)?, wide(a, 1)?);
-    let (ex, ey) = (error_of(a, errors, 0)?, error_of(a, errors, 1)?);
+    let (ex, ey) = (error_of(errors, 0, &x)?, error_of(errors, 1, &y)?);
     let quotient = x.f_div(&y)?.f_trunc()?;
-    let mut doubtful = ey.f_ge_tensor(&y.f_abs()?)?;
-    for (sx, sy) in [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)] {
+    let mut doubtful = (&ey * REACH).f_ge_tensor(&y.f_abs()?)?;
+    for (sx, sy) in [(REACH, REACH), (REACH, -REACH), (-REACH, REACH), (-REACH, -REACH)] {
         let corner = x.f_add(&(&ex * sx))?.f_div(&y.f_add(&(&ey * sy))?)?.f_trunc()?;
         doubtful = doubtful.f_logical_or(&corner.f_ne_tensor(&quotient)?)?;
     }
