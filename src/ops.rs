@@ -6,10 +6,14 @@ use crate::spec::{Numerics, OpSpec};
 use crate::swarm::Swarm;
 use std::sync::LazyLock;
 
+pub mod activation;
 pub mod blocks;
+pub mod cast;
 pub mod common;
 pub mod conv;
+pub mod functions;
 pub mod indexing;
+pub mod logic;
 pub mod math;
 pub mod matmul;
 pub mod movement;
@@ -25,7 +29,11 @@ mod windows;
 
 /// The families' tables, in the order of the page of operators.
 pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
-    ("Elementwise mathematics", math::TABLE),
+    ("Elementwise arithmetic", math::TABLE),
+    ("Elementwise functions", functions::TABLE),
+    ("Activations", activation::TABLE),
+    ("Comparisons and logic", logic::TABLE),
+    ("Conversions and copies", cast::TABLE),
     ("Convolutions", conv::TABLE),
     ("Pools", pool::TABLE),
     ("Matrix products", matmul::TABLE),

@@ -3,6 +3,10 @@
 use crate::dtype::DType;
 use tch::{TchError, Tensor};
 
+/// How many times the first-order bound an operand may be off before a step counts as safe: for what is of higher order,
+/// and so that f64 does not swallow the error when it is added.
+pub const REACH: f64 = 4.0;
+
 /// The relative error of `terms` roundings in a row, infinite where the bound means nothing.
 pub fn gamma(terms: f64, dtype: DType) -> f64 {
     let rounding = terms * dtype.unit_roundoff();
@@ -31,6 +35,11 @@ pub fn error_of(errors: &[Option<Tensor>], index: usize, x: &Tensor) -> Result<T
 /// `error` with infinity in place of NaN, such as 0 times infinity.
 pub fn defined(error: Tensor) -> Result<Tensor, TchError> {
     error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)
+}
+
+/// `error`, infinite wherever `doubtful` is true.
+pub fn unless(doubtful: &Tensor, error: &Tensor) -> Result<Tensor, TchError> {
+    error.f_masked_fill(doubtful, f64::INFINITY)
 }
 
 /// How much 1 / x may be off relative to its value, when x > 0 may be off by the share `share` of its own.

@@ -21,7 +21,12 @@ impl Builder<'_> {
 
     /// An operand of one of `dtypes` and a rank in `ranks`: a value of the graph, or a new leaf.
     pub fn input(&mut self, dtypes: DTypes, ranks: RangeInclusive<usize>) -> Result<Operand, Skip> {
-        let dtypes = self.permitted(dtypes);
+        self.input_in_any_lane(self.permitted(dtypes), ranks)
+    }
+
+    /// Like [`Builder::input`], but with floats also in the exact lane: for an operator some of whose forms are exact
+    /// although its numerics is not [`Numerics::Exact`], and which then takes no others.
+    pub fn input_in_any_lane(&mut self, dtypes: DTypes, ranks: RangeInclusive<usize>) -> Result<Operand, Skip> {
         if dtypes.is_empty() {
             return Err(Skip::DType);
         }
@@ -150,6 +155,11 @@ impl Builder<'_> {
     /// An optional operand left out.
     pub fn absent(&mut self) {
         self.draft.operands.push(Source::Absent);
+    }
+
+    /// Moves the operand declared last to the front, where the main operand is not the operator's first.
+    pub fn last_operand_first(&mut self) {
+        self.draft.operands.rotate_right(1);
     }
 
     /// The shape of an elementwise result (ONNX multidirectional broadcasting). Which dimensions stretch is
