@@ -122,7 +122,9 @@ pub const LRN: OpSpec = OpSpec {
     doc: "x / (bias + alpha / size * the sum of squares over `size` neighbouring channels) ^ beta.",
     numerics: Numerics::Custom(local_response_error),
     build: |b| {
-        let x = b.input(b.dtypes(), 3..=5)?;
+        // Images, as most implementations want them; the text allows other ranks.
+        let ranks = if b.chance(48) { 3..=5 } else { 4..=4 };
+        let x = b.input(b.dtypes(), ranks)?;
         b.require(x.shape[1].at_least(1));
         // Few implementations take even sizes, though the text says what they mean.
         let size = if b.chance(48) { b.one_of(&[2, 4]) } else { b.one_of(&[1, 3, 3, 5, 7]) };

@@ -50,10 +50,12 @@ struct Choice {
 }
 
 fn build(b: &mut Builder) -> Result<(), Skip> {
-    let x = b.input(b.dtypes(), 1..=5)?;
+    // Where floats are only moved, nothing is interpolated. What implementations interpolate are images.
+    let floats = b.permitted(FLOATS);
+    let modes = ["nearest", "linear", "cubic", "linear", "nearest"];
+    let mode = if floats.is_empty() { "nearest" } else { b.one_of(&modes) };
+    let x = if mode == "nearest" { b.input(b.dtypes(), 1..=5)? } else { b.input(floats, 4..=4)? };
     let rank = x.rank();
-    let mode =
-        if FLOATS.contains(x.dtype) && rank == 4 { b.one_of(&["nearest", "linear", "cubic"]) } else { "nearest" };
     if mode != "nearest" || b.coin() {
         b.set_text("mode", mode);
     }
@@ -69,7 +71,7 @@ fn build(b: &mut Builder) -> Result<(), Skip> {
         b.set_ints("axes", axes);
     }
     b.absent();
-    let output = match scales(b, choice, resized.len()) {
+    let output = match scales(b, choice, &resized.iter().map(|&axis| b.value(x.shape[axis])).collect::<Vec<i64>>()) {
         Some(scales) => by_scales(b, &x, &resized, &listed, &scales, choice),
         None => by_sizes(b, &x, &resized, &listed, choice),
     };
@@ -125,16 +127,23 @@ fn resized_axes(b: &mut Builder, rank: usize, nearest: bool) -> Vec<usize> {
     (rank.saturating_sub(2)..rank).collect()
 }
 
-/// Scales, in quarters, for `count` axes; none when the output's sizes are to be given.
-fn scales(b: &mut Builder, choice: Choice, count: usize) -> Option<Vec<i64>> {
+/// Scales in quarters, one for each axis of these sizes; none when the output's sizes are to be given.
+fn scales(b: &mut Builder, choice: Choice, sizes: &[i64]) -> Option<Vec<i64>> {
+    const SCALES: [i64; 10] = [8, 12, 16, 6, 2, 1, 4, 3, 20, 5];
+    let aligned = choice.nearest && choice.coordinates == Coordinates::AlignCorners;
     // The ratio of aligned corners is no property of the scale, so only sizes can make it a safe one.
-    let free = !choice.nearest || (choice.coordinates == Coordinates::AlignCorners && choice.rounds);
-    if b.coin() || (choice.nearest && choice.coordinates == Coordinates::AlignCorners && !choice.rounds) {
+    if b.coin() || (aligned && !choice.rounds) {
         return None;
     }
-    let safe: Vec<i64> =
-        [8, 12, 16, 6, 2, 1, 4, 3, 20, 5].into_iter().filter(|&s| free || is_certain(s, choice)).collect();
-    Some((0..count).map(|_| b.one_of(&safe)).collect())
+    let mut scale = |&size: &i64| {
+        let safe = |&scale: &i64| !choice.nearest || aligned || is_certain(scale, choice);
+        let fits = |&scale: &i64| size * scale % 4 == 0 && (!aligned || size * scale % 8 == 0 || scale == 4);
+        let safe: Vec<i64> = SCALES.into_iter().filter(safe).collect();
+        let now: Vec<i64> = safe.iter().copied().filter(fits).collect();
+        // With another scale the solver has to move the size.
+        if now.is_empty() || b.chance(24) { b.one_of(&safe) } else { b.one_of(&now) }
+    };
+    Some(sizes.iter().map(&mut scale).collect())
 }
 
 /// Whether no output coordinate falls between two candidates for the nearest element, where the precision of the
@@ -202,30 +211,44 @@ fn by_sizes(b: &mut Builder, x: &Operand, resized: &[usize], listed: &[usize], c
                 b.require(size.at_least(2));
                 size * 2 - 1
             }
+            (true, Coordinates::HalfPixel | Coordinates::PytorchHalfPixel, true) if now % 2 == 0 => {
+                let times = b.one_of(&[2, 4]);
+                size * times
+            }
             _ => {
-                let pick = b.below(8) as i64;
-                let hint = [now + 1, now * 2, now * 2 + 1, now - 1, now / 2, now * 3 + 2, now + 3, now][pick as usize];
-                b.free_near(1..=256, hint)
+                let pick = b.below(8);
+                let hint = [now + 1, now * 2, now * 2 + 1, now - 1, now / 2, now * 3 + 2, now + 3, now][pick].max(1);
+                let hint = if certain(choice, now, hint) { hint } else { hint + 1 };
+                let out = b.free_near(1..=256, hint);
+                b.require(out.at_least(1));
+                if choice.nearest {
+                    b.require(match (choice.coordinates, choice.rounds) {
+                        (Coordinates::Asymmetric, _) => (out % 2).equals(1),
+                        (Coordinates::AlignCorners, _) => (out % 2).equals(0),
+                        (_, true) => (size % 2).equals(1),
+                        (_, false) => ((size + out) % 2).equals(1),
+                    });
+                }
+                out
             }
         };
-        let out = output[axis];
-        b.require(out.at_least(1));
-        if choice.coordinates == Coordinates::AlignCorners || choice.cubic {
-            b.require(out.at_least(2));
-        }
-        if choice.nearest {
-            match (choice.coordinates, choice.rounds) {
-                (Coordinates::Asymmetric, true) => b.require((out % 2).equals(1)),
-                (Coordinates::AlignCorners, true) => b.require((out % 2).equals(0)),
-                (Coordinates::Asymmetric | Coordinates::AlignCorners, false) => {}
-                (_, true) => b.require((size % 2).equals(1)),
-                (_, false) => b.require(((size + out) % 2).equals(1)),
-            }
-        }
+        let least = if choice.coordinates == Coordinates::AlignCorners || choice.cubic { 2 } else { 1 };
+        b.require(output[axis].at_least(least));
     }
     b.absent();
     b.constant(listed.iter().map(|&axis| output[axis]));
     output
+}
+
+/// Whether the parities of an axis's sizes rule out that the nearest element is in doubt.
+fn certain(choice: Choice, size: i64, out: i64) -> bool {
+    match (choice.coordinates, choice.rounds) {
+        _ if !choice.nearest => true,
+        (Coordinates::Asymmetric, _) => out % 2 == 1,
+        (Coordinates::AlignCorners, _) => out % 2 == 0,
+        (_, true) => size % 2 == 1,
+        (_, false) => (size + out) % 2 == 1,
+    }
 }
 
 /// One resized axis.
@@ -260,8 +283,11 @@ fn axes(a: &Args) -> Result<Vec<Axis>, TchError> {
     if scales.len() != listed.len() || listed.iter().any(|&axis| axis >= rank) {
         return Err(unsupported("Resize of other axes than there are"));
     }
-    if a.int("antialias", 0) != 0 || a.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" {
-        return Err(unsupported("Resize with antialiasing or regions of interest"));
+    let coordinates = a.text("coordinate_transformation_mode", "half_pixel");
+    if a.int("antialias", 0) != 0
+        || !["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"].contains(&coordinates)
+    {
+        return Err(unsupported("Resize with antialiasing, regions of interest or other coordinates"));
     }
     let axis = |((&axis, &scale), &output): ((&usize, &f64), &i64)| Axis {
         axis: axis as i64,
@@ -291,8 +317,13 @@ impl Axis {
         let x = index as f64;
         match a.text("coordinate_transformation_mode", "half_pixel") {
             "asymmetric" => x / self.scale,
-            "align_corners" if self.output == 1 => 0.0,
-            "align_corners" => x * (self.input - 1) as f64 / (self.output - 1) as f64,
+            "align_corners" => {
+                // The ONNX node tests take the length before it is rounded down to the output's size.
+                let length = self.scale * self.input as f64;
+                let rounded = length.round();
+                let length = if (length - rounded).abs() < 1e-6 { rounded } else { length };
+                if length == 1.0 { 0.0 } else { x * (self.input - 1) as f64 / (length - 1.0) }
+            }
             "pytorch_half_pixel" if self.output <= 1 => 0.0,
             _ => (x + 0.5) / self.scale - 0.5,
         }

@@ -21,6 +21,16 @@ impl Builder<'_> {
 
     /// An operand of one of `dtypes` and a rank in `ranks`: a value of the graph, or a new leaf.
     pub fn input(&mut self, dtypes: DTypes, ranks: RangeInclusive<usize>) -> Result<Operand, Skip> {
+        self.input_or(dtypes, ranks.clone(), |builder| builder.leaf_shape(ranks))
+    }
+
+    /// Like [`Builder::input`]; `shape` makes the shape of a new leaf.
+    pub fn input_or(
+        &mut self,
+        dtypes: DTypes,
+        ranks: RangeInclusive<usize>,
+        shape: impl FnOnce(&mut Self) -> Vec<Term>,
+    ) -> Result<Operand, Skip> {
         let dtypes = self.permitted(dtypes);
         if dtypes.is_empty() {
             return Err(Skip::DType);
@@ -30,7 +40,7 @@ impl Builder<'_> {
             return Ok(self.take(index));
         }
         let dtype = self.leaf_dtype(dtypes);
-        let shape = self.leaf_shape(ranks);
+        let shape = shape(self);
         Ok(self.leaf(dtype, shape, Domain::Any))
     }
 
