@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 pub mod blocks;
 pub mod common;
 pub mod conv;
+mod interpolate;
 pub mod math;
 pub mod matmul;
 pub mod pool;
