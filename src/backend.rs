@@ -5,7 +5,6 @@ mod isolation;
 pub mod ort;
 #[cfg(feature = "rten")]
 pub mod rten;
-pub mod support;
 #[cfg(feature = "tract")]
 pub mod tract;
 
@@ -79,6 +78,10 @@ pub trait Backend {
     fn id(&self) -> &'static str;
     /// The version of the library that really runs, as `1.2.3`.
     fn version(&self) -> String;
+    /// The shared library that is used, where there is one.
+    fn library(&self) -> Option<PathBuf> {
+        None
+    }
     /// The largest magnitude that an integer may have, where the backend holds i64 in something narrower.
     fn integer_limit(&self) -> Option<i64> {
         None

@@ -86,7 +86,8 @@ fn chain(case: &Case, wrong: &Wrong) -> String {
     names.join(" <- ")
 }
 
-fn symptom(case: &Case, wrong: &Wrong) -> String {
+/// What is wrong, in one sentence.
+pub fn symptom(case: &Case, wrong: &Wrong) -> String {
     let expected = |output: usize| &case.expectation.outputs[output];
     match wrong {
         Wrong::Failed(failure) => failure.to_string(),

@@ -1,6 +1,5 @@
 //! Runs cases on every backend and level, and turns the judge's word into a verdict.
 
-use crate::backend::support::{Support, Table};
 use crate::backend::{self, Backend, Failure, Level};
 use crate::case::{Case, Generated, NoCase};
 use crate::finding::Finding;
@@ -9,6 +8,7 @@ use crate::model::Model;
 use crate::oracle::{Kind, Outcome, Wrong};
 use crate::reference::{Defect, largest_integer};
 use crate::stats::Stats;
+use crate::support::{Support, Table};
 use crate::tensor::TensorData;
 use crate::triage;
 
@@ -53,7 +53,7 @@ impl Harness {
     pub fn with(backends: Vec<Box<dyn Backend>>, known: Known) -> Harness {
         let target = |backend: Box<dyn Backend>| Target {
             version: backend.version(),
-            support: Table::of(backend.as_ref()),
+            support: Table::of(backend.id()),
             backend,
         };
         Harness { targets: backends.into_iter().map(target).collect(), known, stats: Stats::default() }
@@ -75,14 +75,24 @@ impl Harness {
 
     /// Runs a case everywhere and judges the answers.
     pub fn judge(&mut self, case: &Case) -> Result<Verdict, Defect> {
+        let outcomes = self.answers(case);
+        self.verdict(case, &outcomes)
+    }
+
+    /// The answer of every backend at every level to a case, for [`Harness::verdict`].
+    pub fn answers(&mut self, case: &Case) -> Vec<Outcome> {
         let largest = largest_integer(&case.model, &case.wide);
-        let outcomes = self.run(&case.model, &case.onnx, &case.model.input_data(&case.data), largest);
+        self.run(&case.model, &case.onnx, &case.model.input_data(&case.data), largest)
+    }
+
+    /// Judges answers.
+    pub fn verdict(&mut self, case: &Case, outcomes: &[Outcome]) -> Result<Verdict, Defect> {
         let expectation = &case.expectation;
         self.stats.add("elements", "judged", expectation.judged as u64);
         self.stats.add("elements", "bound too wide", (expectation.elements - expectation.judged) as u64);
         self.stats.add("elements", "bound broken by libtorch", expectation.suspect as u64);
         let mut met = Vec::new();
-        for outcome in &outcomes {
+        for outcome in outcomes {
             let Some(wrong) = expectation.judge(&outcome.result) else { continue };
             let version = self.target(outcome.backend).version.clone();
             let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
@@ -91,7 +101,7 @@ impl Harness {
                 continue;
             }
             self.stats.count("cases", "bugs");
-            return self.finding(case, &outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
+            return self.finding(case, outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
         }
         self.stats.count("cases", if met.is_empty() { "agree" } else { "known issues only" });
         Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
@@ -151,7 +161,8 @@ impl Harness {
         summary
     }
 
-    fn target(&self, id: &str) -> &Target {
+    /// The target that an outcome names.
+    pub fn target(&self, id: &str) -> &Target {
         self.targets.iter().find(|target| target.backend.id() == id).expect("outcomes name backends of this harness")
     }
 

@@ -20,3 +20,8 @@ pub const SOLVER_ROUNDS: usize = 12;
 pub const OPSET: i64 = 18;
 /// IR version 8 came with opset 18 (ONNX 1.13); every backend here reads it.
 pub const IR_VERSION: i64 = 8;
+/// Bytes of a fuzzer input that a person hands in: 256 records take 4 KiB, so anything near this is another kind of file.
+pub const MAX_INPUT_BYTES: u64 = 1 << 20;
+/// Bytes of a model or an archive that a person hands in, and of the inputs made for it. The message of a protobuf ends
+/// at 2 GiB; every backend and the f64 reference hold copies of it at the same time.
+pub const MAX_FILE_BYTES: u64 = 1 << 29;

@@ -5,7 +5,7 @@ pub mod proto;
 
 mod import;
 
-pub use import::{Error, Imported, decode, import};
+pub use import::{Error, Imported, decode, import, value};
 
 use crate::limits::{IR_VERSION, OPSET};
 use crate::model::{LeafData, Model, Node, Value};

@@ -117,6 +117,10 @@ impl Backend for Ort {
         self.version.to_owned()
     }
 
+    fn library(&self) -> Option<PathBuf> {
+        Some(library_path())
+    }
+
     fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
         let builder = match level {
             Level::Off => &self.off,

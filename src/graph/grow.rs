@@ -5,6 +5,7 @@ use crate::input::{Input, Picks, Record};
 use crate::limits::{MAX_ELEMENTS, MAX_OPERATORS, MAX_TOTAL_ELEMENTS, MAX_WORK};
 use crate::ops;
 use crate::spec::{Builder, Domain, Draft, LeafDraft, OpSpec, Role, Skip, Source, TensorType};
+use crate::support::form_of;
 use crate::swarm::Swarm;
 use crate::term::{self, product};
 use petgraph::graph::NodeIndex;
@@ -26,6 +27,16 @@ pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> 
         graph.fates.push(fate);
     }
     graph
+}
+
+/// The element types of an application whose reused operands come from a pool with these types.
+fn form(draft: &Draft, pool: &[TensorType]) -> String {
+    let dtype = |operand: &Source| match *operand {
+        Source::Reused(pooled) => Some(pool[pooled].dtype),
+        Source::Leaf(leaf) => Some(draft.leaves[leaf].ty.dtype),
+        Source::Absent => None,
+    };
+    form_of(draft.operands.iter().map(dtype), draft.outputs.iter().map(|output| output.dtype))
 }
 
 impl Graph {
@@ -86,6 +97,9 @@ impl Graph {
         let mut draft = std::mem::take(&mut builder.draft);
         if let Some(skip) = draft.failed {
             return Err(skip);
+        }
+        if !swarm.focus.admits(spec.name, &form(&draft, &types)) {
+            return Err(Skip::Unsupported);
         }
         self.laws.admit(&mut self.vars, std::mem::take(&mut draft.laws), first_new)?;
         self.check_limits(&draft)?;

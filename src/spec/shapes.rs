@@ -180,7 +180,8 @@ impl Builder<'_> {
         result
     }
 
-    fn constant_leaf(&mut self, dtype: DType, shape: Vec<Term>, content: Vec<Term>) {
+    /// An initializer of an integer type with these elements, in row-major order.
+    pub fn constant_leaf(&mut self, dtype: DType, shape: Vec<Term>, content: Vec<Term>) {
         let ty = TensorType { dtype, shape };
         self.push_leaf(LeafDraft {
             ty,

@@ -1,0 +1,155 @@
+//! Verdicts as tables and as JSON.
+
+use super::{Exit, Result, json, one_line, table};
+use graphsmith::backend::Failure;
+use graphsmith::case::Case;
+use graphsmith::finding::{Finding, symptom};
+use graphsmith::harness::{Harness, Verdict};
+use graphsmith::known::Place;
+use graphsmith::oracle::Outcome;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// What every command that judges takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Use only this backend (may be repeated)
+    #[arg(long, value_name = "ID")]
+    pub backend: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The word on one file.
+pub struct Report {
+    /// One of `agree`, `known`, `skip`, `finding`, `disagree`.
+    pub verdict: &'static str,
+    pub notes: Vec<String>,
+    pub rows: Vec<Row>,
+    pub finding: Option<Box<Finding>>,
+}
+
+/// The answer of one backend at one level.
+#[derive(serde::Serialize)]
+pub struct Row {
+    pub backend: &'static str,
+    pub version: String,
+    pub level: String,
+    /// `agrees`, `differs`, `unsupported` or `known`; without a reference `group A`, `refused` and so on.
+    pub answer: String,
+    /// How it differs, why it is unsupported, or the id of the known issue.
+    pub detail: String,
+}
+
+impl Row {
+    pub fn new(harness: &Harness, outcome: &Outcome, answer: impl Into<String>, detail: String) -> Row {
+        let version = harness.target(outcome.backend).version.clone();
+        let level = outcome.level.to_string();
+        Row { backend: outcome.backend, version, level, answer: answer.into(), detail: one_line(&detail) }
+    }
+}
+
+/// Runs a case everywhere and judges it.
+pub fn case(harness: &mut Harness, case: &Case) -> Result<Report> {
+    let outcomes = harness.answers(case);
+    let mut rows = Vec::new();
+    for outcome in &outcomes {
+        let (answer, detail) = match (&outcome.result, case.expectation.judge(&outcome.result)) {
+            (Err(Failure::Unsupported(reason)), _) => ("unsupported", reason.clone()),
+            (_, None) => ("agrees", String::new()),
+            (_, Some(wrong)) => {
+                let version = harness.target(outcome.backend).version.clone();
+                let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
+                match harness.known.explain(at, &wrong, &case.model) {
+                    Some(issue) => ("known", format!("{}: {}", issue.id, symptom(case, &wrong))),
+                    None => ("differs", symptom(case, &wrong)),
+                }
+            }
+        };
+        rows.push(Row::new(harness, outcome, answer, detail));
+    }
+    let judged = (case.expectation.judged, case.expectation.elements);
+    let notes = vec![format!("{} of {} output elements are judged", judged.0, judged.1)];
+    let (verdict, finding) = match harness.verdict(case, &outcomes)? {
+        Verdict::Agree => ("agree", None),
+        Verdict::Known(_) => ("known", None),
+        Verdict::Skip(_) => ("skip", None),
+        Verdict::Bug(finding) => ("finding", Some(finding)),
+    };
+    Ok(Report { verdict, notes, rows, finding })
+}
+
+/// Reports on each file. The exit code is that of the worst.
+pub fn files(
+    files: &[PathBuf],
+    arguments: &Arguments,
+    out: &mut dyn Write,
+    mut one: impl FnMut(&Path) -> Result<Report>,
+) -> Result<Exit> {
+    let mut exit = Exit::Fine;
+    let mut all = Vec::new();
+    for file in files {
+        let report = one(file)?;
+        exit = exit.max(report.exit());
+        if arguments.json {
+            all.push(report.json(file));
+        } else {
+            report.print(file, out)?;
+            // The next file may take long, or a backend may take the process with it.
+            out.flush()?;
+        }
+    }
+    if arguments.json {
+        json(out, &Value::from(all))?;
+    }
+    Ok(exit)
+}
+
+impl Report {
+    pub fn skipped(reason: &str) -> Report {
+        Report { verdict: "skip", notes: vec![reason.to_owned()], rows: Vec::new(), finding: None }
+    }
+
+    fn exit(&self) -> Exit {
+        if matches!(self.verdict, "finding" | "disagree") { Exit::Finding } else { Exit::Fine }
+    }
+
+    fn print(&self, file: &Path, out: &mut dyn Write) -> io::Result<()> {
+        let verdict = match self.verdict {
+            "agree" => "all answers agree",
+            "known" => "known issues only",
+            "skip" => "nothing judged",
+            "finding" => "FINDING",
+            _ => "DISAGREEMENT",
+        };
+        writeln!(out, "{}: {verdict}", file.display())?;
+        for note in &self.notes {
+            writeln!(out, "  {note}")?;
+        }
+        let cells = |row: &Row| {
+            [&format!("  {}", row.backend), &row.version, &row.level, &row.answer, &row.detail]
+                .map(String::from)
+                .to_vec()
+        };
+        table(out, &self.rows.iter().map(cells).collect::<Vec<_>>())?;
+        match &self.finding {
+            Some(finding) => writeln!(out, "\n{finding}"),
+            None => Ok(()),
+        }
+    }
+
+    fn json(&self, file: &Path) -> Value {
+        let finding = self.finding.as_ref().map(|finding| {
+            json!({
+                "backend": finding.backend, "version": finding.version, "level": finding.level, "kind": finding.kind,
+                "signature": finding.signature, "symptom": finding.symptom, "culprit": finding.culprit,
+                "graph": finding.graph, "reference_suspect": finding.reference_suspect,
+            })
+        });
+        json!({
+            "file": file, "verdict": self.verdict, "notes": self.notes, "answers": self.rows, "finding": finding,
+        })
+    }
+}
