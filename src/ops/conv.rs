@@ -210,3 +210,52 @@ fn convolve_transposed(a: &Args) -> Outputs {
     };
     one(add_bias(windows::pad_or_cut(&y, &around, 0.0)?, a.opt(2)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::windows::apply;
+    use super::*;
+    use crate::dtype::DType::F32;
+
+    const NINE: [f32; 9] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+
+    fn values(tensors: &[Tensor]) -> Vec<f32> {
+        Vec::try_from(&tensors[0].reshape([-1])).expect("f32 values")
+    }
+
+    /// `test_conv_with_autopad_same` and `test_convtranspose_pads` of the ONNX node tests.
+    #[test]
+    fn the_examples_of_onnx() {
+        let x: Vec<f32> = (0..25).map(|i| i as f32).collect();
+        let attributes = [
+            ("auto_pad", Attribute::Text("SAME_LOWER".to_owned())),
+            ("kernel_shape", Attribute::Ints(vec![3, 3])),
+            ("strides", Attribute::Ints(vec![2, 2])),
+        ];
+        let y = apply(&CONV, &[(&x, &[1, 1, 5, 5]), (&[1.0; 9], &[1, 1, 3, 3])], &attributes, &[F32]);
+        assert_eq!(values(&y), [12.0, 27.0, 24.0, 63.0, 108.0, 81.0, 72.0, 117.0, 84.0]);
+        let attributes = [("strides", Attribute::Ints(vec![3, 2])), ("pads", Attribute::Ints(vec![1, 2, 1, 2]))];
+        let y = apply(&CONV_TRANSPOSE, &[(&NINE, &[1, 1, 3, 3]), (&[1.0; 18], &[1, 2, 3, 3])], &attributes, &[F32]);
+        assert_eq!(y[0].size(), [1, 2, 7, 3]);
+        assert_eq!(values(&y)[..9], [1.0, 1.0, 3.0, 1.0, 1.0, 3.0, 7.0, 4.0, 9.0]);
+    }
+
+    /// Padding that leaves nothing of the input, and output padding beyond all that the input reaches.
+    #[test]
+    fn cuts_go_beyond_the_input() {
+        let attributes = [
+            ("pads", Attribute::Ints(vec![2, 0])),
+            ("strides", Attribute::Ints(vec![3])),
+            ("kernel_shape", Attribute::Ints(vec![1])),
+        ];
+        let y = apply(&CONV, &[(&[7.0], &[1, 1, 1]), (&[1.0], &[1, 1, 1])], &attributes, &[F32]);
+        assert_eq!(values(&y), [0.0]);
+        let attributes = [
+            ("pads", Attribute::Ints(vec![2, 0])),
+            ("strides", Attribute::Ints(vec![3])),
+            ("output_padding", Attribute::Ints(vec![2])),
+        ];
+        let operands: [(&[f32], &[i64]); 3] = [(&[7.0], &[1, 1, 1]), (&[1.0], &[1, 1, 1]), (&[0.5], &[1])];
+        assert_eq!(values(&apply(&CONV_TRANSPOSE, &operands, &attributes, &[F32])), [0.5]);
+    }
+}

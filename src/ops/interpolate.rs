@@ -209,3 +209,35 @@ pub fn resize_error(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Ou
     }
     one(Ok(bound))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::resize::RESIZE;
+    use super::super::windows::apply;
+    use crate::dtype::DType::F32;
+    use crate::spec::Attribute;
+
+    /// `test_resize_downsample_scales_linear` and `test_resize_upsample_scales_cubic_A_n0p5_exclude_outside` of the
+    /// ONNX node tests, the latter's first row.
+    #[test]
+    fn the_examples_of_onnx() {
+        let x: Vec<f32> = (1..=16).map(|i| i as f32).collect();
+        let none: (&[f32], &[i64]) = (&[], &[0]);
+        let resize = |shape: &[i64], scale: f32, attributes: &[(&'static str, Attribute<i64>)]| {
+            let x = &x[..shape.iter().product::<i64>() as usize];
+            let y = apply(&RESIZE, &[(x, shape), none, (&[1.0, 1.0, scale, scale], &[4])], attributes, &[F32]);
+            Vec::<f32>::try_from(&y[0].reshape([-1])).expect("f32 values")
+        };
+        let text = |text: &str| Attribute::Text(text.to_owned());
+        assert_eq!(resize(&[1, 1, 2, 4], 0.6, &[("mode", text("linear"))]), [2.666_666_5, 4.333_333]);
+        let attributes = [
+            ("mode", text("cubic")),
+            ("cubic_coeff_a", Attribute::Float(-0.5)),
+            ("exclude_outside", Attribute::Int(1)),
+        ];
+        let row = [0.558_823_53, 0.814_942_06, 1.356_982_5, 1.897_058_8];
+        for (got, want) in resize(&[1, 1, 4, 4], 2.0, &attributes).iter().zip(row) {
+            assert!((got - want).abs() < 1e-5, "{got} {want}");
+        }
+    }
+}

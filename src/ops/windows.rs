@@ -286,3 +286,25 @@ pub fn pad_or_cut(x: &Tensor, around: &[(i64, i64)], value: f64) -> Result<Tenso
 pub fn unsupported(what: &str) -> TchError {
     TchError::Convert(format!("unsupported: {what}"))
 }
+
+/// Applies an operator to f32 tensors, in f32, for the literal examples of families' tests.
+#[cfg(test)]
+pub fn apply(
+    spec: &crate::spec::OpSpec,
+    operands: &[(&[f32], &[i64])],
+    attributes: &[(&'static str, Attribute<i64>)],
+    outputs: &[crate::dtype::DType],
+) -> Vec<Tensor> {
+    let attributes: Vec<_> = attributes.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
+    let operand =
+        |&(values, shape): &(&[f32], &[i64])| (!values.is_empty()).then(|| Tensor::from_slice(values).reshape(shape));
+    let args = Args {
+        operands: operands.iter().map(operand).collect(),
+        operand_dtypes: operands.iter().map(|_| Some(crate::dtype::DType::F32)).collect(),
+        attributes: &attributes,
+        output_dtypes: outputs.to_vec(),
+        wide: false,
+        accumulate: None,
+    };
+    (spec.eval)(&args).expect("a legal application")
+}
