@@ -13,6 +13,7 @@ pub mod common;
 pub mod conv;
 pub mod functions;
 pub mod indexing;
+mod interpolate;
 pub mod logic;
 pub mod math;
 pub mod matmul;
