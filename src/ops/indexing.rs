@@ -169,7 +169,8 @@ pub const GATHER_ND: OpSpec = OpSpec {
     ..OpSpec::BASE
 };
 
-/// ONNX OneHot, opset 11. Indices and depth may also be floats, cast to int64; only `eval` knows that.
+/// ONNX OneHot, opset 11. Indices and depth may also be floats, cast to int64, which only `eval` knows. ONNX's shape
+/// inference refuses indices of rank 0.
 pub const ONE_HOT: OpSpec = OpSpec {
     code: 0x9b,
     name: "OneHot",
@@ -180,10 +181,10 @@ pub const ONE_HOT: OpSpec = OpSpec {
         let depth = b.size(4);
         let index = if b.coin() {
             // Indices out of range are legal, and give no `values[1]`.
-            b.input(INTS, 0..=MAX_RANK - 1)?
+            b.input(INTS, 1..=MAX_RANK - 1)?
         } else {
             let dtype = if b.chance(40) { b.one_of(&[DType::I8, DType::U8]) } else { index_dtype(b) };
-            let rank = b.one_of(&[1, 2, 3, 0, 2, 4]);
+            let rank = b.one_of(&[1, 2, 3, 1, 2, 4]);
             let shape: Vec<Term> = (0..rank).map(|_| b.size(rank + 1)).collect();
             // Narrow types hold no larger index, and unsigned ones no negative.
             let domain = match dtype {

@@ -4,7 +4,7 @@ use super::common::{magnitude, one};
 use super::movement::{axis_of, refuse, set_axis};
 use super::reduce::{norm, norm_errors};
 use super::rounding::{defined, error_of, gamma, of_reciprocal, underflow, unless_overflow};
-use crate::dtype::{DType, FLOATS};
+use crate::dtype::{DType, DTypes, FLOATS};
 use crate::limits::MAX_RANK;
 use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
@@ -332,11 +332,12 @@ fn spatial(a: &Args) -> Vec<i64> {
     (2..a.rank(0) as i64).collect()
 }
 
-/// ONNX MeanVarianceNormalization, opset 13.
+/// ONNX MeanVarianceNormalization, opset 13. The constants in its function body are of f32, so that ONNX's checker
+/// refuses the other types that the text allows.
 pub const MEAN_VARIANCE: OpSpec = OpSpec {
     code: 0xc7,
     name: "MeanVarianceNormalization",
-    dtypes: FLOATS,
+    dtypes: DTypes::of(&[DType::F32]),
     doc: "(x - mean) / standard deviation over `axes`.",
     numerics: Numerics::Custom(|a, errors, _| {
         let (x, dtype) = (a.x(0), a.output_dtypes[0]);
@@ -352,10 +353,10 @@ pub const MEAN_VARIANCE: OpSpec = OpSpec {
         }
         if x.rank() == 4 && b.chance(80) {
             axes = vec![0, 2, 3];
-        } else {
-            let written: Vec<i64> = axes.iter().map(|&axis| b.signed_axis(axis, x.rank())).collect();
-            b.set_ints("axes", written);
         }
+        // Never left out: ONNX's checker does not hand the default down to the function body.
+        let written: Vec<i64> = axes.iter().map(|&axis| b.signed_axis(axis, x.rank())).collect();
+        b.set_ints("axes", written);
         let reduced: Vec<Term> = axes.iter().map(|&axis| x.shape[axis]).collect();
         // A single element has no deviation to divide by.
         b.require(product(&reduced).at_least(2));

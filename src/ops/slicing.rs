@@ -190,9 +190,9 @@ pub const PAD: OpSpec = OpSpec {
             b.absent();
         }
         if listed {
-            let dtype = b.one_of(&[DType::I64, DType::I32]);
+            // The type int32 is allowed, but ONNX's own shape inference fails on it.
             let written = written_axes_in_order(b, &axes, x.rank());
-            list(b, dtype, written);
+            b.constant(written);
         }
         if mode != "constant" || b.coin() {
             b.set_text("mode", mode);
