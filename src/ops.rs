@@ -10,6 +10,7 @@ pub mod blocks;
 pub mod common;
 pub mod conv;
 pub mod indexing;
+pub mod joining;
 pub mod math;
 pub mod matmul;
 pub mod movement;
@@ -21,6 +22,7 @@ pub mod resize;
 pub mod rounding;
 pub mod scatter;
 pub mod slicing;
+pub mod softmax;
 mod windows;
 
 /// The families' tables, in the order of the page of operators.
@@ -32,11 +34,13 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Resizing", resize::TABLE),
     ("Blocks of pixels", blocks::TABLE),
     ("Shapes and movement", movement::TABLE),
+    ("Joining and dividing", joining::TABLE),
     ("Parts", slicing::TABLE),
     ("Indexing", indexing::TABLE),
     ("Scattering", scatter::TABLE),
     ("Order", order::TABLE),
     ("Reductions", reduce::TABLE),
+    ("Softmax and its kin", softmax::TABLE),
     ("Normalisation", norm::TABLE),
 ];
 
