@@ -49,6 +49,12 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         input(&arguments.file)?
     };
     if let Some(path) = &arguments.svg {
+        if shown["graph"] == "" {
+            return Err(Error::Usage(format!(
+                "{} has no operator: there is nothing to draw",
+                arguments.file.display()
+            )));
+        }
         let drawing = draw(&drawn).ok_or_else(|| {
             Error::Usage("the drawing library fails on this graph; the text has all that it would show".to_owned())
         })?;
@@ -103,13 +109,15 @@ fn model(path: &Path, proto: &ModelProto) -> Result<(String, Value)> {
 
 /// The model with the types of all its values, for which ONNX Runtime may be needed.
 fn import(proto: &ModelProto, path: &Path) -> std::result::Result<Model, String> {
-    let no_types = onnx::import(proto, &BTreeMap::new(), SYMBOL_SIZE);
-    if let Err(onnx::Error::Untyped(_)) | Ok(_) = no_types {
-        let inputs = types::inputs(proto, path).map_err(|error| error.to_string())?;
-        let harness = super::harness(&[types::TYPER.to_owned()]).map_err(|error| error.to_string())?;
-        return types::import(&harness, proto, &inputs, 0);
+    match onnx::import(proto, &BTreeMap::new(), SYMBOL_SIZE) {
+        Ok(imported) if !types::has_symbols(proto) => Ok(imported.model),
+        Ok(_) | Err(onnx::Error::Untyped(_)) => {
+            let inputs = types::inputs(proto, path).map_err(|error| error.to_string())?;
+            let harness = super::harness(&[types::TYPER.to_owned()]).map_err(|error| error.to_string())?;
+            types::import(&harness, proto, &inputs, 0)
+        }
+        Err(error) => Err(error.to_string()),
     }
-    no_types.map(|imported| imported.model).map_err(|error| error.to_string())
 }
 
 fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {

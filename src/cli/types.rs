@@ -142,7 +142,7 @@ pub fn import(harness: &Harness, proto: &ModelProto, inputs: &Model, seed: u64) 
 }
 
 /// Whether some declared value has a size that is not a number.
-fn has_symbols(proto: &ModelProto) -> bool {
+pub fn has_symbols(proto: &ModelProto) -> bool {
     let infos = proto.graph.iter().flat_map(|graph| graph.value_info.iter().chain(&graph.output));
     let mut shapes = infos.filter_map(|info| info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref());
     shapes.any(|shape| shape.dim.iter().any(|dim| !matches!(dim.value, Some(DimensionValue::Size(_)))))
