@@ -5,7 +5,6 @@ mod isolation;
 pub mod ort;
 #[cfg(feature = "rten")]
 pub mod rten;
-pub mod support;
 #[cfg(feature = "tract")]
 pub mod tract;
 

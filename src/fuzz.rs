@@ -14,6 +14,8 @@ use std::path::Path;
 
 /// The dictionary that is used when no other is named, relative to the repository's root.
 const DICTIONARY: &str = "dictionaries/graph_diff.dict";
+/// A case takes milliseconds; a minute is a hang also under a sanitizer on a busy machine.
+const TIMEOUT_SECONDS: u32 = 60;
 /// Where cargo-fuzz makes libFuzzer save the inputs of findings.
 const ARTIFACTS: &str = "fuzz/artifacts/graph_diff";
 
@@ -98,12 +100,16 @@ fn print(finding: &Finding, bytes: &Bytes) {
     eprintln!("    or:  scripts/fuzz {ARTIFACTS}/crash-{name}\n");
 }
 
-/// libFuzzer's arguments, with graphsmith's dictionary where the user names none.
+/// libFuzzer's arguments, with graphsmith's defaults for what the user does not give.
 pub fn arguments(given: Vec<String>) -> Vec<String> {
-    let mut arguments = given;
-    let named = arguments.iter().any(|argument| argument.starts_with("-dict="));
-    if !named && Path::new(DICTIONARY).is_file() {
-        arguments.insert(1, format!("-dict={DICTIONARY}"));
+    let mut defaults = vec![format!("-timeout={TIMEOUT_SECONDS}")];
+    if Path::new(DICTIONARY).is_file() {
+        defaults.push(format!("-dict={DICTIONARY}"));
     }
+    let option = |argument: &str| argument.split_once('=').map(|(option, _)| option.to_owned());
+    let named = |default: &String| given.iter().any(|argument| option(argument) == option(default));
+    let missing: Vec<String> = defaults.into_iter().filter(|default| !named(default)).collect();
+    let mut arguments = given;
+    arguments.splice(1..1, missing);
     arguments
 }

@@ -30,6 +30,8 @@ pub struct Leaf {
     pub role: Role,
     pub domain: Domain,
     pub content: Option<Vec<Term>>,
+    /// The content is in units of one over this.
+    pub denominator: i64,
 }
 
 /// One application of an operator.
@@ -108,7 +110,8 @@ impl Graph {
         };
         let shape = self.shape(&leaf.ty);
         let content = leaf.content.as_ref().map(|terms| {
-            let elements: Vec<f64> = terms.iter().map(|&term| self.size(term) as f64).collect();
+            let elements: Vec<f64> =
+                terms.iter().map(|&term| self.size(term) as f64 / leaf.denominator as f64).collect();
             TensorData::from_f64(leaf.ty.dtype, &shape, &elements)
         });
         let domain = match leaf.domain {

@@ -1,6 +1,5 @@
 //! Runs cases on every backend and level, and turns the judge's word into a verdict.
 
-use crate::backend::support::{Support, Table};
 use crate::backend::{self, Backend, Failure, Level};
 use crate::case::{Case, Generated, NoCase};
 use crate::finding::Finding;
@@ -9,6 +8,7 @@ use crate::model::Model;
 use crate::oracle::{Kind, Outcome, Wrong};
 use crate::reference::{Defect, largest_integer};
 use crate::stats::Stats;
+use crate::support::{Support, Table};
 use crate::tensor::TensorData;
 use crate::triage;
 
@@ -53,7 +53,7 @@ impl Harness {
     pub fn with(backends: Vec<Box<dyn Backend>>, known: Known) -> Harness {
         let target = |backend: Box<dyn Backend>| Target {
             version: backend.version(),
-            support: Table::of(backend.as_ref()),
+            support: Table::of(backend.id()),
             backend,
         };
         Harness { targets: backends.into_iter().map(target).collect(), known, stats: Stats::default() }

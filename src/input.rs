@@ -9,7 +9,7 @@ pub const RECORD_BYTES: usize = 16;
 pub type Record = [u8; RECORD_BYTES];
 
 /// A decoded input. Any bytes decode: a missing header byte is zero, a short last record is dropped.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Input {
     /// What the case may use; see [`crate::swarm::Swarm`].
     pub header: [u8; RECORD_BYTES],

@@ -48,6 +48,8 @@ pub struct Pattern {
     pub output_dtypes: Option<Vec<String>>,
     /// Some operand or output has no elements.
     pub empty: Option<bool>,
+    /// Broadcasting gives the output more dimensions than the first operand has.
+    pub output_rank_grows: Option<bool>,
     /// How many operands are written.
     pub operands: Option<usize>,
     /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
@@ -165,6 +167,10 @@ impl Pattern {
             && dtype_fits(&self.output_dtypes, node.outputs.first().map(|&value| model.values[value].dtype))
             && self.ranks.as_ref().is_none_or(|ranks| first.is_some_and(|value| ranks.contains(&value.shape.len())))
             && self.empty.is_none_or(|empty| all().any(|value| value.is_empty()) == empty)
+            && self.output_rank_grows.is_none_or(|wanted| {
+                let output = &model.values[node.outputs[0]];
+                first.is_some_and(|value| (output.shape.len() > value.shape.len()) == wanted)
+            })
             && self.operands.is_none_or(|count| node.operands.len() == count)
             && self.attributes.iter().all(|(name, values)| has(node, name, values))
             && self.attributes_not.iter().all(|(name, values)| !has(node, name, values))

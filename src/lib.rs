@@ -1,4 +1,36 @@
 //! graphsmith: a coverage-guided fuzzer for deep-learning compilers.
+//!
+//! ```text
+//! bytes --decode--> Input --grow, solve--> Model --search--> Case --every backend and level--> Outcomes --judge--> Verdict
+//! ```
+//!
+//! The same in ten lines:
+//!
+//! ```
+//! use graphsmith::{case, harness::{Harness, Verdict}, input, reference};
+//!
+//! let _no_gradients = reference::init();
+//! let mut harness = Harness::new()?;
+//! let generated = case::generate(&input::random(7, 5));
+//! match harness.test(generated)? {
+//!     Verdict::Bug(finding) => println!("{finding}"),
+//!     Verdict::Agree | Verdict::Known(_) | Verdict::Skip(_) => {}
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | what crosses it |
+//! |---|---|
+//! | [`input`] | raw bytes to a header and fixed-size records; total |
+//! | [`swarm`] | the header to what the case may use |
+//! | [`spec`], [`ops`] | what an operator is, and all of them |
+//! | [`graph`], [`solve`], [`term`] | records to a graph of integer terms with an assignment that fulfils every law |
+//! | [`model`], [`onnx`] | the concrete model, and its serialized form |
+//! | [`mod@reference`], [`search`] | what the model means, and inputs on which that is free of exceptional values |
+//! | [`backend`] | the compilers under test |
+//! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
+//! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
+//! | [`fuzz`] | the glue to libFuzzer |
 
 pub mod backend;
 pub mod case;
@@ -20,6 +52,7 @@ pub mod search;
 pub mod solve;
 pub mod spec;
 pub mod stats;
+pub mod support;
 pub mod swarm;
 pub mod tensor;
 pub mod term;

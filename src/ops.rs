@@ -6,11 +6,39 @@ use crate::spec::{Numerics, OpSpec};
 use crate::swarm::Swarm;
 use std::sync::LazyLock;
 
+pub mod blocks;
 pub mod common;
+pub mod conv;
+pub mod indexing;
 pub mod math;
+pub mod matmul;
+pub mod movement;
+pub mod norm;
+pub mod order;
+pub mod pool;
+pub mod reduce;
+pub mod resize;
+pub mod rounding;
+pub mod scatter;
+pub mod slicing;
+mod windows;
 
 /// The families' tables, in the order of the page of operators.
-pub const FAMILIES: &[(&str, &[&OpSpec])] = &[("Elementwise mathematics", math::TABLE)];
+pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
+    ("Elementwise mathematics", math::TABLE),
+    ("Convolutions", conv::TABLE),
+    ("Pools", pool::TABLE),
+    ("Matrix products", matmul::TABLE),
+    ("Resizing", resize::TABLE),
+    ("Blocks of pixels", blocks::TABLE),
+    ("Shapes and movement", movement::TABLE),
+    ("Parts", slicing::TABLE),
+    ("Indexing", indexing::TABLE),
+    ("Scattering", scatter::TABLE),
+    ("Order", order::TABLE),
+    ("Reductions", reduce::TABLE),
+    ("Normalisation", norm::TABLE),
+];
 
 /// Every operator, by ascending code.
 pub static ALL: LazyLock<Vec<&'static OpSpec>> = LazyLock::new(|| {

@@ -14,7 +14,8 @@ use tch::{Kind, Tensor};
 pub const STEPS: usize = 96;
 /// Steps of descent from one starting point.
 const STEPS_PER_START: usize = 24;
-const LEARNING_RATE: f64 = 0.1;
+/// Samples lie within 4 of 0, so a few steps cross from one side to the other.
+const LEARNING_RATE: f64 = 0.5;
 /// How far beyond a guard's 0 the descent aims, so that rounding to the declared type does not fall back.
 const MARGIN: f64 = 0.05;
 /// The share of a type's range that values may use: backends may round differently near its end.
@@ -178,29 +179,46 @@ fn violation(model: &Model, values: &mut Values) -> Result<Option<Tensor>, Defec
         });
     };
     for node in &model.nodes {
-        for guard in guards(node, &reference::args(model, node, values, Precision::Wide))? {
-            if !all(&guard.ge(0.0)) {
-                // `+ 1` on each violated element: without it a violation at -0 would have no weight.
-                add((-guard + MARGIN).relu().nan_to_num(1.0, 1e6, 0.0));
-            }
+        let args = reference::args(model, node, values, Precision::Wide);
+        let mut guarded = true;
+        for guard in guards(node, &args)?.into_iter().filter(|guard| !all(&guard.ge(0.0))) {
+            guarded = false;
+            add((-guard + MARGIN).relu().nan_to_num(1.0, 1e6, 0.0));
         }
-        let outputs = reference::run_node(model, node, values, Precision::Wide)?;
+        let outputs = proxied(model, node, values)?;
         let mut finite = true;
         for (&index, output) in node.outputs.iter().zip(outputs) {
             let dtype = model.values[index].dtype;
             if !in_range(&output, dtype) {
-                finite = all(&output.isfinite());
-                let limit = dtype.max() * RANGE_SHARE;
-                // The logarithm keeps the step useful however far out the value is.
-                add((output.abs().clamp(1e-30, 1e300).log() - (limit * 0.5).ln()).relu());
+                if all(&output.isfinite()) {
+                    // The logarithm keeps the step useful however far out the value is.
+                    add((output.abs().clamp_min(1e-30).log() - (dtype.max() * RANGE_SHARE * 0.5).ln()).relu());
+                } else {
+                    finite = false;
+                }
             }
             values[index] = Some(output);
         }
         if !finite {
+            if guarded {
+                // An infinite result has no gradient; smaller operands lead away from it.
+                args.operands.iter().flatten().filter(|x| x.kind() == Kind::Double).for_each(|x| add(x.abs() * 1e-3));
+            }
             break;
         }
     }
     Ok(total)
+}
+
+/// A node's outputs with the gradient of the operator's proxy, if it has one.
+fn proxied(model: &Model, node: &Node, values: &Values) -> Result<Vec<Tensor>, Defect> {
+    let outputs = reference::run_node(model, node, values, Precision::Wide)?;
+    let Some(proxy) = node.spec.proxy.filter(|_| model.values[node.outputs[0]].dtype.is_float()) else {
+        return Ok(outputs);
+    };
+    let proxies = proxy(&reference::args(model, node, values, Precision::Wide))
+        .map_err(|source| Defect::Eval { operator: node.spec.name, source })?;
+    Ok(outputs.iter().zip(proxies).map(|(output, proxy)| output.detach() + (&proxy - proxy.detach())).collect())
 }
 
 /// One step of Adam; false when every gradient is 0. Rounds into `data` and keeps each leaf's domain.

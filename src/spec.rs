@@ -37,6 +37,8 @@ pub struct OpSpec {
     /// Tensors that are >= 0 exactly where the operator is defined and numerically safe; differentiable.
     /// The input search drives them up. Infinite results and overflow need no guard of their own.
     pub guard: Option<fn(&Args) -> Outputs>,
+    /// A function whose gradient the input search uses in place of that of `eval`, where the true one is often 0.
+    pub proxy: Option<fn(&Args) -> Outputs>,
     /// Integer results may leave the range of their type, which ONNX leaves undefined: such cases are not judged.
     pub can_overflow: bool,
 }
@@ -53,6 +55,7 @@ impl OpSpec {
         build: |_| Ok(()),
         eval: |_| Ok(Vec::new()),
         guard: None,
+        proxy: None,
         can_overflow: false,
     };
 }
@@ -94,6 +97,8 @@ pub enum Skip {
     DType,
     /// No value and no new input has a rank that the operator takes.
     Rank,
+    /// A backend that the case is for is known not to take the operator with these element types.
+    Unsupported,
     /// The laws contradict those of the graph.
     Unsolvable,
     /// Z3 used up its budget.
@@ -182,8 +187,10 @@ pub struct LeafDraft {
     pub ty: TensorType,
     pub role: Role,
     pub domain: Domain,
-    /// The elements of a [`Role::Constant`], all of an integer type.
+    /// The elements of a [`Role::Constant`], in units of one over `denominator`.
     pub content: Option<Vec<Term>>,
+    /// 1 but for fractions such as the `scales` of Resize.
+    pub denominator: i64,
 }
 
 /// All that one application of an operator declared.
@@ -301,6 +308,16 @@ impl<'a> Builder<'a> {
         let span = (high - low + 1).clamp(1, 256) as usize;
         let hint = low + self.picks.below(span) as i64;
         Term::var(self.vars.fresh(range, hint))
+    }
+
+    /// A free integer in `range`, preferably `hint`.
+    pub fn free_near(&mut self, range: RangeInclusive<i64>, hint: i64) -> Term {
+        Term::var(self.vars.fresh(range, hint))
+    }
+
+    /// The smallest dimension that this case allows where nothing else forbids it: 0 or 1.
+    pub fn smallest_size(&self) -> i64 {
+        i64::from(self.swarm.sizes != Sizes::Empty)
     }
 
     /// A free dimension of a tensor of rank `rank`.

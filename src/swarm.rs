@@ -2,6 +2,7 @@
 
 use crate::dtype::{BOOL, DType, DTypes, FLOATS, INTS};
 use crate::input::{RECORD_BYTES, mix};
+use crate::support::Focus;
 
 /// A case's configuration. An all-zero header gives the plain case: every operator, f32, mixed sizes.
 #[derive(Clone, Debug)]
@@ -23,7 +24,10 @@ pub struct Swarm {
     pub extra_outputs: u8,
     /// Seeds the values of inputs and weights.
     pub data_seed: u64,
-    subset_seed: u64,
+    /// The backends that every operator must be fit for.
+    pub focus: Focus,
+    /// Seeds the choice of what is left out.
+    pub subset_seed: u64,
 }
 
 /// Which sizes new dimensions prefer.
@@ -53,9 +57,12 @@ impl Swarm {
             2 => DTypes::of(&[float, DType::I32, DType::Bool]),
             _ => FLOATS.or(INTS).or(BOOL),
         };
+        let focus = Focus::new(header[15]);
+        let known = dtypes.and(focus.dtypes());
         Swarm {
             exact: header[0] % 5 >= 3,
-            dtypes,
+            dtypes: if known.is_empty() { focus.dtypes() } else { known },
+            focus,
             left_out: if header[2] < 96 { 0 } else { header[2] },
             sizes: match header[3] % 16 {
                 0..8 => Sizes::Mixed,
@@ -68,7 +75,7 @@ impl Swarm {
             initializers: header[6] / 2,
             extra_outputs: header[7] / 8,
             subset_seed: u64::from(word(8)),
-            data_seed: u64::from(word(12)),
+            data_seed: u64::from(word(12) & 0x00ff_ffff),
         }
     }
 

@@ -4,6 +4,7 @@ use graphsmith::graph::{self, Graph};
 use graphsmith::input::{self, Input};
 use graphsmith::reference::{self, Precision};
 use graphsmith::spec::OpSpec;
+use graphsmith::support::Focus;
 use graphsmith::swarm::Swarm;
 use graphsmith::{model::Model, ops};
 use std::collections::BTreeMap;
@@ -12,7 +13,8 @@ use std::collections::BTreeMap;
 const CASES: u64 = 300;
 
 fn grow(spec: &'static OpSpec, input: &Input) -> Graph {
-    graph::grow_with(&Swarm::new(&input.header), &input.records, |_| spec)
+    let swarm = Swarm { focus: Focus::NONE, ..Swarm::new(&input.header) };
+    graph::grow_with(&swarm, &input.records, |_| spec)
 }
 
 fn selected() -> Vec<&'static OpSpec> {

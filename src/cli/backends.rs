@@ -1,8 +1,8 @@
 //! `graphsmith backends`: what is under test.
 
 use super::{Exit, Result, json, table};
-use graphsmith::backend::support::Table;
 use graphsmith::backend::{Backend, Level, TABLE};
+use graphsmith::support::Table;
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -38,7 +38,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
 }
 
 fn entry(backend: &dyn Backend) -> Value {
-    let (id, version, support) = (backend.id(), backend.version(), Table::of(backend));
+    let (id, version, support) = (backend.id(), backend.version(), Table::of(backend.id()));
     let warning = match support.version.as_str() {
         "" => Some(format!("{id} has no support table; run `graphsmith probe --backend {id} --write`")),
         probed if probed == version => None,
@@ -47,9 +47,8 @@ fn entry(backend: &dyn Backend) -> Value {
              run `graphsmith probe --backend {id} --write`"
         )),
     };
-    let count = |forms: fn(&graphsmith::backend::support::Forms) -> usize| -> usize {
-        support.operators.values().map(forms).sum()
-    };
+    let count =
+        |forms: fn(&graphsmith::support::Forms) -> usize| -> usize { support.operators.values().map(forms).sum() };
     json!({
         "id": id,
         "version": version,

@@ -2,9 +2,9 @@
 
 use super::worker::{End, Line};
 use super::{Error, Exit, Result, harness, progress, table};
-use graphsmith::backend::support::{Forms, Table};
 use graphsmith::harness::Target;
 use graphsmith::ops;
+use graphsmith::support::{Forms, Table};
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// The longest that making a case or one run may take.
 const LIMIT: Duration = Duration::from_secs(20);
-const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/backend/support");
+const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/support");
 const HEADER: &str = "# Made by `graphsmith probe --write`; do not edit.\n";
 
 /// Find out what each backend supports, with random models of one operator
@@ -26,7 +26,7 @@ const HEADER: &str = "# Made by `graphsmith probe --write`; do not edit.\n";
 Examples:
   graphsmith probe
   graphsmith probe --backend tract --operator Conv --count 50
-  graphsmith probe --write        rewrites src/backend/support/*.toml; rebuild afterwards
+  graphsmith probe --write        rewrites src/support/*.toml; rebuild afterwards
 
 A form is an operator with the element types of its operands and outputs. yes: every model of it ran; no: none did;
 partial: some were refused. A crash counts for neither.")]

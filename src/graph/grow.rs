@@ -4,7 +4,8 @@ use super::{Graph, Leaf, Operator, ValueId, Vertex, Wire};
 use crate::input::{Input, Picks, Record};
 use crate::limits::{MAX_ELEMENTS, MAX_OPERATORS, MAX_TOTAL_ELEMENTS, MAX_WORK};
 use crate::ops;
-use crate::spec::{Builder, Domain, Draft, OpSpec, Role, Skip, Source, TensorType};
+use crate::spec::{Builder, Domain, Draft, LeafDraft, OpSpec, Role, Skip, Source, TensorType};
+use crate::support::form_of;
 use crate::swarm::Swarm;
 use crate::term::{self, product};
 use petgraph::graph::NodeIndex;
@@ -26,6 +27,16 @@ pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> 
         graph.fates.push(fate);
     }
     graph
+}
+
+/// The element types of an application whose reused operands come from a pool with these types.
+fn form(draft: &Draft, pool: &[TensorType]) -> String {
+    let dtype = |operand: &Source| match *operand {
+        Source::Reused(pooled) => Some(pool[pooled].dtype),
+        Source::Leaf(leaf) => Some(draft.leaves[leaf].ty.dtype),
+        Source::Absent => None,
+    };
+    form_of(draft.operands.iter().map(dtype), draft.outputs.iter().map(|output| output.dtype))
 }
 
 impl Graph {
@@ -87,6 +98,9 @@ impl Graph {
         if let Some(skip) = draft.failed {
             return Err(skip);
         }
+        if !swarm.focus.admits(spec.name, &form(&draft, &types)) {
+            return Err(Skip::Unsupported);
+        }
         self.laws.admit(&mut self.vars, std::mem::take(&mut draft.laws), first_new)?;
         self.check_limits(&draft)?;
         // The record's last byte: the operator's own choices seldom reach it.
@@ -144,7 +158,8 @@ impl Graph {
         for leaf in draft.leaves {
             let reusable = leaf.role != Role::Constant;
             let ty = leaf.ty.clone();
-            let leaf = Leaf { ty: leaf.ty, role: leaf.role, domain: leaf.domain, content: leaf.content };
+            let LeafDraft { role, domain, content, denominator, .. } = leaf;
+            let leaf = Leaf { ty: leaf.ty, role, domain, content, denominator };
             let index = self.dag.add_node(Vertex::Leaf(leaf));
             if reusable {
                 self.offer((index, 0), ty);

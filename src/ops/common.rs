@@ -39,6 +39,11 @@ pub fn as_output(a: &Args, x: Tensor) -> Outputs {
     one(x.f_to_kind(a.output_kind(0)))
 }
 
+/// |x| with the gradient 1 at 0, where that of `abs` is 0 and leaves the search without a direction.
+pub fn magnitude(x: &Tensor) -> Result<Tensor, TchError> {
+    x.f_where_self(&x.f_ge(0.0)?, &x.f_neg()?)
+}
+
 /// Whether a libtorch kind is a float.
 pub fn is_float(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double)

@@ -1,6 +1,6 @@
 //! Elementwise mathematics.
 
-use super::common::{BINARY, UNARY, approximate, one};
+use super::common::{BINARY, UNARY, approximate, magnitude, one};
 use crate::dtype::{FLOATS, NUMBERS, SIGNED_INTS};
 use crate::spec::{Numerics, OpSpec};
 
@@ -14,6 +14,7 @@ pub const RELU: OpSpec = OpSpec {
     doc: "max(x, 0).",
     numerics: Numerics::SELECTING,
     eval: |a| one(a.x(0).f_relu()),
+    proxy: Some(|a| one(a.x(0).f_leaky_relu())),
     ..UNARY
 };
 
@@ -46,7 +47,7 @@ pub const DIV: OpSpec = OpSpec {
     dtypes: FLOATS,
     doc: "x / y.",
     eval: |a| one(a.x(0).f_div(a.x(1))),
-    guard: Some(|a| one(a.x(1).f_abs()?.f_sub_scalar(1e-3))),
+    guard: Some(|a| one(magnitude(a.x(1))?.f_sub_scalar(1e-3))),
     ..BINARY
 };
 

@@ -11,6 +11,10 @@ use tch::{Kind, TchError, Tensor};
 /// Values nearer to the end of their type's range than this share may legally overflow.
 const RANGE_SHARE: f64 = 0.99;
 
+/// Errors of f64 operands are multiplied by this before they are added to their operands, and the change that they cause
+/// is divided by it: added as they are, rounding would swallow them.
+const WIDE_SCALE: f64 = 1024.0;
+
 /// The error bound of each value in f64; `None` where every legal evaluation gives the same bits. An integer or bool
 /// element has the bound 0, or infinity where it may legally differ.
 pub fn errors(model: &Model, wide: &Values) -> Result<Values, Defect> {
@@ -48,19 +52,22 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
         Numerics::Accumulated => accumulated(&args, &operand_errors, node)?,
         Numerics::Custom(rule) => rule(&args, &operand_errors, &exact)?,
     };
-    let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype).map(Some);
+    let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype);
     found.into_iter().zip(&exact).zip(&args.output_dtypes).map(finish).collect()
 }
 
 /// Adds the spacing of subnormal numbers, and gives up on values that may overflow.
-fn finish(error: Tensor, exact: &Tensor, dtype: DType) -> Result<Tensor, TchError> {
+fn finish(error: Tensor, exact: &Tensor, dtype: DType) -> Result<Option<Tensor>, TchError> {
     let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)?;
     if !dtype.is_float() {
-        return Ok(error);
+        // Certain integers must not make what they index or select doubtful.
+        let doubtful = bool::try_from(error.f_gt(0.0)?.f_any()?)?;
+        return Ok(doubtful.then_some(error));
     }
     let edge = (exact.f_abs()? + &error).f_gt(dtype.max() * RANGE_SHARE)?;
     (error + dtype.min_positive() * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 })
         .f_masked_fill(&edge, f64::INFINITY)
+        .map(Some)
 }
 
 fn unknown(exact: &Tensor) -> Tensor {
@@ -77,6 +84,14 @@ fn with_operands<'a>(args: &Args<'a>, operands: Vec<Option<Tensor>>) -> Args<'a>
         wide: true,
         accumulate: args.accumulate,
     }
+}
+
+/// The factor by which the errors of these operands are to be seen larger; see [`WIDE_SCALE`].
+fn scale(args: &Args, errors: &[Option<Tensor>]) -> f64 {
+    let narrower = |(dtype, error): (&Option<DType>, &Option<Tensor>)| {
+        error.is_some() && dtype.is_some_and(|dtype| dtype.is_float() && dtype != DType::F64)
+    };
+    if args.operand_dtypes.iter().zip(errors).any(narrower) { 1.0 } else { WIDE_SCALE }
 }
 
 /// `args` with each float operand replaced by `change` of its index, value and error (0 where it is exact).
@@ -124,6 +139,7 @@ fn elementwise(
     let inexact: Vec<usize> = (0..args.count()).filter(|&i| errors[i].is_some() && float(i)).collect();
     // All corners for up to three inexact operands; for more, one operand at a time, added up.
     let joint = inexact.len() <= 3;
+    let scale = scale(args, errors);
     let corners = if joint { 1 << inexact.len() } else { 2 * inexact.len() };
     for corner in 0..corners {
         if inexact.is_empty() {
@@ -138,10 +154,11 @@ fn elementwise(
             }
         };
         let at = change_floats(args, errors, |i, x, error| {
-            sign(i).map_or(Ok(x.shallow_clone()), |s| x.f_add(&(error * s)))
+            sign(i).map_or(Ok(x.shallow_clone()), |s| x.f_add(&(error * (s * scale))))
         })?;
         let moved = (node.spec.eval)(&at)?.swap_remove(0).f_to_kind(Kind::Double)?;
-        let distance = (moved - &exact_f64).f_abs()?.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
+        let distance =
+            ((moved - &exact_f64) / scale).f_abs()?.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
         change = if joint { change.f_maximum(&distance)? } else { change + distance };
     }
     let mut error = if dtype.is_float() {
@@ -175,13 +192,15 @@ fn accumulated(args: &Args, errors: &[Option<Tensor>], node: &Node) -> Outputs {
     let absolute =
         |args: Args| -> Outputs { (node.spec.eval)(&Args { attributes: &attributes as &Attributes, ..args }) };
     let magnitude = absolute(change_floats(args, errors, |_, x, _| x.f_abs())?)?;
-    let widened = absolute(change_floats(args, errors, |_, x, error| x.f_abs()?.f_add(error))?)?;
+    let scale = scale(args, errors);
+    let widened = absolute(change_floats(args, errors, |_, x, error| x.f_abs()?.f_add(&(error * scale)))?)?;
     let largest = args.operands.iter().flatten().map(Tensor::numel).max().unwrap_or(1) as f64;
     let terms = args.accumulate.unwrap_or(largest) + 2.0;
     let bound = |((magnitude, widened), dtype): ((Tensor, Tensor), &DType)| {
         let rounding = terms * dtype.unit_roundoff();
         let gamma = if rounding < 0.5 { rounding / (1.0 - rounding) } else { f64::INFINITY };
-        Ok((&widened - &magnitude) + widened * gamma)
+        let propagated = ((widened - &magnitude) / scale).f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
+        Ok(&propagated + (magnitude + &propagated) * gamma)
     };
     magnitude.into_iter().zip(widened).zip(&args.output_dtypes).map(bound).collect()
 }

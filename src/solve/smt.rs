@@ -73,8 +73,11 @@ impl Question {
             Expr::Binary(op, a, b) => (op, a, b),
         };
         let left = self.term(a, vars);
-        let linear = matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Min | BinaryOp::Max);
-        let right = if linear { self.term(b, vars) } else { self.held(b, vars) };
+        let right = match op {
+            BinaryOp::Mul if a.as_const().is_none() => self.held(b, vars, i64::MIN),
+            BinaryOp::Div | BinaryOp::Rem => self.held(b, vars, 1),
+            _ => self.term(b, vars),
+        };
         match op {
             BinaryOp::Add => left + right,
             BinaryOp::Sub => left - right,
@@ -86,12 +89,12 @@ impl Question {
         }
     }
 
-    /// The current value of `term` as a numeral, with the requirement that the term keeps it.
-    fn held(&mut self, term: Term, vars: &Vars) -> Int {
-        // A divisor that is now undefined or 0 cannot be held; 1 is always defined.
-        let value = term.eval(vars).unwrap_or(1).max(1);
+    /// The current value of `term`, or `least` if that is more, as a numeral, with the requirement that the term has it.
+    fn held(&mut self, term: Term, vars: &Vars, least: i64) -> Int {
+        // What is undefined now cannot be held; 1 is in the range of most factors and divisors.
+        let value = term.eval(vars).unwrap_or(1).max(least);
         let held = Int::from_i64(value);
-        if term.as_const().is_none() {
+        if term.as_const() != Some(value) {
             let term = self.term(term, vars);
             self.solver.assert(term.eq(&held));
         }

@@ -53,6 +53,26 @@ impl Builder<'_> {
         operand
     }
 
+    /// An operand of type `dtype` whose dimensions are those of `shape`, and free where that has none.
+    pub fn input_shaped(&mut self, dtype: DType, shape: &[Option<Term>]) -> Operand {
+        let sizes: Vec<Option<i64>> = shape.iter().map(|dim| dim.map(|dim| self.value(dim))).collect();
+        let fits = |builder: &Self, ty: &TensorType| {
+            let same = |(&dim, size): (&Term, &Option<i64>)| size.is_none_or(|size| builder.value(dim) == size);
+            ty.dtype == dtype && ty.rank() == sizes.len() && ty.shape.iter().zip(&sizes).all(same)
+        };
+        let Some(index) = self.matching(fits) else {
+            let shape: Vec<Term> = shape.iter().map(|dim| dim.unwrap_or_else(|| self.size(shape.len()))).collect();
+            return self.leaf(dtype, shape, Domain::Any);
+        };
+        let operand = self.take(index);
+        for (&have, want) in operand.shape.iter().zip(shape) {
+            if let Some(want) = *want {
+                self.require(have.equals(want));
+            }
+        }
+        operand
+    }
+
     /// A further operand of an elementwise operator: of type `dtype` and broadcastable with the shape `other`.
     pub fn input_broadcastable(&mut self, dtype: DType, other: &[Term]) -> Operand {
         let sizes: Vec<i64> = other.iter().map(|&dim| self.value(dim)).collect();
@@ -114,6 +134,14 @@ impl Builder<'_> {
         self.constant_leaf(DType::I64, shape, elements);
     }
 
+    /// A one-dimensional f32 initializer with these elements over `denominator`, such as the `scales` of Resize.
+    pub fn constant_fractions(&mut self, elements: impl IntoIterator<Item = i64>, denominator: i64) {
+        let content: Vec<Term> = elements.into_iter().map(Term::constant).collect();
+        let ty = TensorType { dtype: DType::F32, shape: vec![Term::constant(content.len() as i64)] };
+        let (role, domain) = (Role::Constant, Domain::Any);
+        self.push_leaf(LeafDraft { ty, role, domain, content: Some(content), denominator });
+    }
+
     /// A rank-0 initializer of an integer type.
     pub fn constant_scalar(&mut self, dtype: DType, element: impl Into<Term>) {
         self.constant_leaf(dtype, Vec::new(), vec![element.into()]);
@@ -142,14 +170,21 @@ impl Builder<'_> {
         result
     }
 
-    fn constant_leaf(&mut self, dtype: DType, shape: Vec<Term>, content: Vec<Term>) {
+    /// An initializer of an integer type with these elements, in row-major order.
+    pub fn constant_leaf(&mut self, dtype: DType, shape: Vec<Term>, content: Vec<Term>) {
         let ty = TensorType { dtype, shape };
-        self.push_leaf(LeafDraft { ty, role: Role::Constant, domain: Domain::Any, content: Some(content) });
+        self.push_leaf(LeafDraft {
+            ty,
+            role: Role::Constant,
+            domain: Domain::Any,
+            content: Some(content),
+            denominator: 1,
+        });
     }
 
     fn new_leaf(&mut self, dtype: DType, shape: impl Into<Vec<Term>>, domain: Domain, role: Role) -> Operand {
         let shape = self.named_shape(shape);
-        self.push_leaf(LeafDraft { ty: TensorType { dtype, shape }, role, domain, content: None })
+        self.push_leaf(LeafDraft { ty: TensorType { dtype, shape }, role, domain, content: None, denominator: 1 })
     }
 
     fn push_leaf(&mut self, leaf: LeafDraft) -> Operand {

@@ -1,0 +1,211 @@
+//! Convolutions.
+
+use super::common::one;
+use super::windows::{self, Text, Windows, free_up_to, free_up_to_from, unsupported};
+use crate::dtype::FLOATS;
+use crate::spec::{Args, Attribute, Builder, Numerics, OpSpec, Outputs, Skip};
+use crate::term::{Term, product};
+use tch::{TchError, Tensor};
+
+pub const TABLE: &[&OpSpec] = &[&CONV, &CONV_TRANSPOSE];
+
+pub const CONV: OpSpec = OpSpec {
+    code: 0x50,
+    name: "Conv",
+    since: 11,
+    dtypes: FLOATS,
+    doc: "Grouped, strided, dilated, padded convolution over one to three spatial axes, with an optional bias.",
+    numerics: Numerics::Accumulated,
+    build: |b| {
+        let x = b.input(b.dtypes(), 3..=5)?;
+        let (n, c, spatial) = (x.shape[0], x.shape[1], &x.shape[2..]);
+        let group = declare_group(b, c, x.rank());
+        let windows = windows::declare(b, spatial, Text::Conv);
+        b.weight(x.dtype, [&[group.maps, c / group.count], &windows.kernel[..]].concat());
+        if b.coin() {
+            b.weight(x.dtype, [group.maps]);
+        }
+        b.accumulate((product(&windows.kernel) * c) / group.count + 1);
+        b.output(x.dtype, [&[n, group.maps], &windows.output[..]].concat());
+        Ok(())
+    },
+    eval: convolve,
+    ..OpSpec::BASE
+};
+
+pub const CONV_TRANSPOSE: OpSpec = OpSpec {
+    code: 0x51,
+    name: "ConvTranspose",
+    since: 11,
+    dtypes: FLOATS,
+    doc: "Grouped, strided, dilated transposed convolution over one to three spatial axes, with an optional bias.",
+    numerics: Numerics::Accumulated,
+    build: build_transposed,
+    eval: convolve_transposed,
+    ..OpSpec::BASE
+};
+
+/// The groups of a convolution, and its output channels.
+struct Group {
+    count: Term,
+    maps: Term,
+}
+
+/// Chooses `group`: one, a few, or one for each channel (depthwise).
+fn declare_group(b: &mut Builder, channels: Term, rank: usize) -> Group {
+    let value = b.value(channels).max(1);
+    let pick = b.below(16);
+    let count = match pick {
+        0..7 => Term::constant(1),
+        7..12 => {
+            let divisors: Vec<i64> = (2..=8).filter(|divisor| value % divisor == 0).collect();
+            let hint = if divisors.is_empty() { 1 + b.below(4) as i64 } else { b.one_of(&divisors) };
+            b.free_near(1..=8, hint)
+        }
+        _ => channels,
+    };
+    if pick >= 7 || b.coin() {
+        b.set_int("group", count);
+    }
+    b.require(count.at_least(1));
+    b.require(channels.divisible_by(count));
+    // Some output channels for each group, so that there are about as many as one would give an ungrouped layer.
+    let size = b.size(rank);
+    let each = (b.value(size) / b.value(count).max(1)).max(1 + b.below(2) as i64);
+    let each = b.free_near(1..=64, each);
+    Group { count, maps: each * count }
+}
+
+fn convolve(a: &Args) -> Outputs {
+    let (x, w) = (a.x(0), a.x(1));
+    let (shape, kernel) = (x.size(), w.size());
+    if shape.len() < 3 || kernel.len() != shape.len() {
+        return Err(unsupported("a convolution without spatial axes"));
+    }
+    let windows = Windows::of(a, &shape[2..], &kernel[2..])?;
+    let padded = windows.pad(x, 0.0)?;
+    let (stride, dilation, group) = (&windows.stride, &windows.dilation, a.int("group", 1));
+    let none = None::<Tensor>;
+    let y = match shape.len() - 2 {
+        _ if padded.numel() == 0 || w.numel() == 0 || windows.output.contains(&0) => {
+            let shape = [&[shape[0], kernel[0]], &windows.output[..]].concat();
+            Tensor::f_zeros(shape, (x.kind(), x.device()))?
+        }
+        1 => padded.f_conv1d(w, none, stride, 0, dilation, group)?,
+        2 => padded.f_conv2d(w, none, stride, [0, 0], dilation, group)?,
+        3 => padded.f_conv3d(w, none, stride, [0, 0, 0], dilation, group)?,
+        _ => return Err(unsupported("a convolution over more than three axes")),
+    };
+    one(add_bias(y, a.opt(2)))
+}
+
+fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+    let Some(bias) = bias else { return Ok(y) };
+    let mut shape = vec![1; y.dim()];
+    shape[1] = bias.numel() as i64;
+    y.f_add(&bias.f_reshape(shape)?)
+}
+
+fn build_transposed(b: &mut Builder) -> Result<(), Skip> {
+    let x = b.input(b.dtypes(), 3..=5)?;
+    let (n, c, spatial) = (x.shape[0], x.shape[1], &x.shape[2..]);
+    let axes = spatial.len();
+    let group = declare_group(b, c, x.rank());
+    let list = |b: &mut Builder, name: &'static str, omit: u8, count: usize, least: i64, most: i64| {
+        if b.chance(omit) {
+            return vec![Term::constant(least); count];
+        }
+        let terms: Vec<Term> = (0..count).map(|_| free_up_to_from(b, least, most, most)).collect();
+        b.set(name, Attribute::Ints(terms.clone()));
+        terms
+    };
+    let stride = list(b, "strides", 24, axes, 1, 3);
+    let dilation = list(b, "dilations", 24, axes, 1, 3);
+    let pads = list(b, "pads", 48, 2 * axes, 0, 2);
+    let kernel: Vec<Term> = (0..axes).map(|_| free_up_to(b, 4, 4)).collect();
+    if !b.chance(56) {
+        b.set("kernel_shape", Attribute::Ints(kernel.clone()));
+    }
+    let extra: Vec<Term> = if b.coin() {
+        // The text wants less than "stride/dilation": less than the stride satisfies every reading that is in use.
+        let extra: Vec<Term> = stride
+            .iter()
+            .map(|&stride| {
+                let limit = b.value(stride) - 1;
+                free_up_to_from(b, 0, 2, limit)
+            })
+            .collect();
+        b.set("output_padding", Attribute::Ints(extra.clone()));
+        extra
+    } else {
+        vec![Term::constant(0); axes]
+    };
+    let mut output = Vec::new();
+    for i in 0..axes {
+        b.require(extra[i].at_most(stride[i] - 1));
+        b.require(spatial[i].at_least(1));
+        let extent = (kernel[i] - 1) * dilation[i] + 1;
+        let size = (spatial[i] - 1) * stride[i] + extent + extra[i] - pads[i] - pads[i + axes];
+        b.require(size.at_least(1));
+        output.push(size);
+    }
+    b.weight(x.dtype, [&[c, group.maps / group.count], &kernel[..]].concat());
+    if b.coin() {
+        b.weight(x.dtype, [group.maps]);
+    }
+    b.accumulate((product(&kernel) * c) / group.count + 1);
+    b.output(x.dtype, [&[n, group.maps], &output[..]].concat());
+    Ok(())
+}
+
+fn convolve_transposed(a: &Args) -> Outputs {
+    let (x, w) = (a.x(0), a.x(1));
+    let (shape, kernel) = (x.size(), w.size());
+    let axes = shape.len().saturating_sub(2);
+    if axes == 0 || kernel.len() != shape.len() {
+        return Err(unsupported("a convolution without spatial axes"));
+    }
+    let list = |name, default: i64, count| a.ints(name).map_or_else(|| vec![default; count], <[i64]>::to_vec);
+    let (stride, dilation) = (list("strides", 1, axes), list("dilations", 1, axes));
+    let (pads, extra) = (list("pads", 0, 2 * axes), list("output_padding", 0, axes));
+    if stride.len() != axes || dilation.len() != axes || pads.len() != 2 * axes || extra.len() != axes {
+        return Err(unsupported("a window attribute of a wrong length"));
+    }
+    let mode = a.text("auto_pad", "NOTSET");
+    let group = a.int("group", 1);
+    // All that the input can reach, of which padding cuts and to which output padding adds.
+    let full: Vec<i64> =
+        (0..axes).map(|i| (shape[2 + i] - 1).max(0) * stride[i] + (kernel[2 + i] - 1) * dilation[i] + 1).collect();
+    let mut crop = Vec::new();
+    for i in (0..axes).rev() {
+        let given = match a.ints("output_shape") {
+            Some(sizes) => Some(*sizes.get(i).ok_or_else(|| unsupported("an output_shape of a wrong length"))?),
+            None if mode.starts_with("SAME") => Some(shape[2 + i] * stride[i]),
+            None => None,
+        };
+        let (begin, end) = match given {
+            Some(size) => {
+                let total = full[i] + extra[i] - size;
+                let half = total.div_euclid(2);
+                let begin = if mode == "SAME_UPPER" { half } else { total - half };
+                (begin, total - begin)
+            }
+            None if mode == "VALID" => (0, 0),
+            None => (pads[i], pads[i + axes]),
+        };
+        crop.extend([-begin, extra[i] - end]);
+    }
+    let none = None::<Tensor>;
+    let (zeros, zero) = (vec![0i64; axes], 0i64);
+    let y = match axes {
+        _ if x.numel() == 0 || w.numel() == 0 => {
+            let shape = [&[shape[0], kernel[1] * group], &full[..]].concat();
+            Tensor::f_zeros(shape, (x.kind(), x.device()))?
+        }
+        1 => x.f_conv_transpose1d(w, none, &stride, zero, zero, group, &dilation)?,
+        2 => x.f_conv_transpose2d(w, none, &stride, &zeros, &zeros, group, &dilation)?,
+        3 => x.f_conv_transpose3d(w, none, &stride, &zeros, &zeros, group, &dilation)?,
+        _ => return Err(unsupported("a convolution over more than three axes")),
+    };
+    one(add_bias(y.f_pad(crop, "constant", 0.0)?, a.opt(2)))
+}

@@ -1,0 +1,368 @@
+//! Reductions along axes, and running sums. Opset 18: the axes are an optional operand.
+
+use super::common::{as_output, is_float, one};
+use super::movement::axes_of;
+use super::order::keep_dims;
+use super::rounding::{defined, error_of, gamma, underflow, unless_overflow};
+use crate::dtype::{DType, DTypes, FLOATS, INDICES, INTS, NUMBERS};
+use crate::limits::MAX_RANK;
+use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
+use crate::term::{Term, product};
+use tch::{Kind, TchError, Tensor};
+
+pub const TABLE: &[&OpSpec] =
+    &[&SUM, &MEAN, &MAX, &MIN, &PROD, &L1, &L2, &SUM_SQUARE, &LOG_SUM, &LOG_SUM_EXP, &CUM_SUM];
+
+/// What ONNX allows for most reductions, without the narrow integers.
+const SUMMED: DTypes = FLOATS.or(INDICES);
+
+const NOTHING: DTypes = DTypes::of(&[]);
+
+const REDUCTION: OpSpec =
+    OpSpec { since: 18, dtypes: SUMMED, build: |b| build(b, NUMBERS), can_overflow: true, ..OpSpec::BASE };
+/// A reduction that is only made of floats: what it would round an integer to, ONNX does not say.
+const OF_FLOATS: OpSpec = OpSpec { dtypes: FLOATS, build: |b| build(b, NOTHING), can_overflow: false, ..REDUCTION };
+
+/// Declares the operands, the attributes and the output of a reduction. Of elements of a type in `empty` there may
+/// be none: of others ONNX leaves the result undefined (a mean) or makes it infinite (a maximum of floats).
+fn build(b: &mut Builder, empty: DTypes) -> Result<(), Skip> {
+    let x = b.input(b.dtypes(), ANY_RANK)?;
+    let axes = reduced(b, x.rank());
+    let keep = keep_dims(b);
+    let mut shape = Vec::new();
+    let mut merged = Vec::new();
+    for (axis, &dim) in x.shape.iter().enumerate() {
+        if axes.contains(&axis) {
+            merged.push(dim);
+            shape.extend(keep.then(|| Term::constant(1)));
+        } else {
+            shape.push(dim);
+        }
+    }
+    if !empty.contains(x.dtype) {
+        merged.iter().for_each(|dim| b.require(dim.at_least(1)));
+    }
+    b.accumulate(product(&merged));
+    b.output(x.dtype, shape);
+    Ok(())
+}
+
+/// The optional operand `axes` and the attribute `noop_with_empty_axes`; the axes that they select.
+fn reduced(b: &mut Builder, rank: usize) -> Vec<usize> {
+    let form = b.below(16);
+    let mut axes = b.axes(rank);
+    if axes.is_empty() && rank > 0 {
+        axes.push(b.axis(rank));
+    }
+    if rank == 0 || form >= 11 {
+        axes.clear();
+    }
+    let none = axes.is_empty() && form >= 14;
+    if axes.is_empty() {
+        // Absent, or without elements: the same thing.
+        if form % 2 == 0 {
+            b.constant([]);
+        }
+    } else {
+        let written = super::movement::written_axes(b, &axes, rank);
+        b.constant(written);
+    }
+    if none || b.chance(64) {
+        // With axes it means nothing.
+        let noop = none || !axes.is_empty() && b.coin();
+        b.set_int("noop_with_empty_axes", i64::from(noop));
+    }
+    if axes.is_empty() && !none { (0..rank).collect() } else { axes }
+}
+
+/// The axes that a reduction runs over.
+fn reduced_axes(a: &Args) -> Vec<usize> {
+    match axes_of(a, 1, a.rank(0)) {
+        Some(axes) if !axes.is_empty() => axes,
+        _ if a.int("noop_with_empty_axes", 0) != 0 => Vec::new(),
+        _ => (0..a.rank(0)).collect(),
+    }
+}
+
+/// `reduce`, which removes the last axis, applied to the reduced axes merged into one.
+fn along(a: &Args, operands: &[&Tensor], reduce: impl Fn(&[Tensor]) -> Result<Tensor, TchError>) -> Outputs {
+    let (shape, axes) = (a.shape(0), reduced_axes(a));
+    let kept: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
+    let order: Vec<i64> = kept.iter().chain(&axes).map(|&axis| axis as i64).collect();
+    let mut lines: Vec<i64> = kept.iter().map(|&axis| shape[axis]).collect();
+    lines.push(axes.iter().map(|&axis| shape[axis]).product());
+    let merged = |x: &&Tensor| x.f_permute(&order)?.f_reshape(&lines);
+    let y = reduce(&operands.iter().map(merged).collect::<Result<Vec<_>, _>>()?)?;
+    let keep = a.int("keepdims", 1) != 0;
+    let size = |(axis, &size): (usize, &i64)| if axes.contains(&axis) { keep.then_some(1) } else { Some(size) };
+    one(y.f_reshape(shape.iter().enumerate().filter_map(size).collect::<Vec<_>>()))
+}
+
+/// Reduces the operand, in f64 if it is of integers that `reduce` cannot take.
+fn of_floats(a: &Args, reduce: impl Fn(&Tensor) -> Result<Tensor, TchError>) -> Outputs {
+    let x = if is_float(a.x(0).kind()) { a.x(0).shallow_clone() } else { a.x(0).f_to_kind(Kind::Double)? };
+    let y = along(a, &[&x], |lines| reduce(&lines[0]))?.swap_remove(0);
+    as_output(a, y)
+}
+
+/// An error rule: from lines of operands and of their errors, and the number of elements in a line.
+fn errors_along(
+    a: &Args,
+    errors: &[Option<Tensor>],
+    rule: impl Fn(&Tensor, &Tensor, f64) -> Result<Tensor, TchError>,
+) -> Outputs {
+    let error = error_of(errors, 0, a.x(0))?;
+    along(a, &[a.x(0), &error], |lines| {
+        let terms = lines[0].size().last().copied().unwrap_or(1);
+        defined(rule(&lines[0], &lines[1], terms as f64)?)
+    })
+}
+
+fn sum(x: &Tensor) -> Result<Tensor, TchError> {
+    x.f_sum_dim_intlist([-1].as_slice(), false, x.kind())
+}
+
+/// The sum of squares as it may come out: its magnitude, and its error by rounding alone.
+fn squares(x: &Tensor, error: &Tensor, terms: f64, dtype: DType) -> Result<(Tensor, Tensor), TchError> {
+    let most = sum(&(x.f_abs()? + error).f_square()?)?;
+    let rounding = &most * gamma(terms + 2.0, dtype) + terms * underflow(dtype);
+    Ok((most, rounding))
+}
+
+/// ONNX ReduceSum, opset 13.
+pub const SUM: OpSpec = OpSpec {
+    code: 0xb0,
+    name: "ReduceSum",
+    since: 13,
+    doc: "The sum along axes.",
+    numerics: Numerics::Accumulated,
+    eval: |a| along(a, &[a.x(0)], |lines| lines[0].f_sum_dim_intlist([-1].as_slice(), false, a.output_kind(0))),
+    ..REDUCTION
+};
+
+/// ONNX ReduceMean, opset 18.
+pub const MEAN: OpSpec = OpSpec {
+    code: 0xb1,
+    name: "ReduceMean",
+    doc: "The mean along axes.",
+    numerics: Numerics::Custom(|a, errors, _| {
+        let dtype = a.output_dtypes[0];
+        errors_along(a, errors, |x, error, terms| {
+            let most = sum(&(x.f_abs()? + error))?;
+            unless_overflow((sum(error)? + &most * gamma(terms + 2.0, dtype)) / terms, &most, dtype)
+        })
+    }),
+    eval: |a| of_floats(a, |x| x.f_mean_dim([-1].as_slice(), false, x.kind())),
+    ..OF_FLOATS
+};
+
+/// ONNX ReduceMax, opset 18. Exact although it compares: a maximum moves no further than the largest error.
+pub const MAX: OpSpec = OpSpec {
+    code: 0xb2,
+    name: "ReduceMax",
+    dtypes: NUMBERS,
+    doc: "The maximum along axes.",
+    build: |b| build(b, INTS),
+    eval: |a| along(a, &[a.x(0)], |lines| extreme(&lines[0], a.output_dtypes[0], true)),
+    can_overflow: false,
+    ..REDUCTION
+};
+
+/// ONNX ReduceMin, opset 18.
+pub const MIN: OpSpec = OpSpec {
+    code: 0xb3,
+    name: "ReduceMin",
+    dtypes: NUMBERS,
+    doc: "The minimum along axes.",
+    numerics: Numerics::Custom(|a, errors, _| {
+        errors_along(a, errors, |_, error, _| extreme(error, a.output_dtypes[0], true))
+    }),
+    build: |b| build(b, INTS),
+    eval: |a| along(a, &[a.x(0)], |lines| extreme(&lines[0], a.output_dtypes[0], false)),
+    can_overflow: false,
+    ..REDUCTION
+};
+
+/// The maximum or minimum along the last axis; of no elements the least or greatest value of the type.
+fn extreme(x: &Tensor, dtype: DType, largest: bool) -> Result<Tensor, TchError> {
+    let shape = x.size();
+    let (&terms, kept) = shape.split_last().unwrap_or((&1, &[]));
+    if terms > 0 {
+        return if largest { x.f_amax([-1], false) } else { x.f_amin([-1], false) };
+    }
+    let sign = if largest { -1.0 } else { 1.0 };
+    let options = (x.kind(), x.device());
+    match dtype {
+        DType::I64 => Tensor::f_full(kept, if largest { i64::MIN } else { i64::MAX }, options),
+        _ if dtype.is_float() => Tensor::f_full(kept, sign * f64::INFINITY, options),
+        _ => Tensor::f_full(kept, if largest { dtype.min() } else { dtype.max() } as i64, options),
+    }
+}
+
+/// ONNX ReduceProd, opset 18.
+pub const PROD: OpSpec = OpSpec {
+    code: 0xb4,
+    name: "ReduceProd",
+    doc: "The product along axes.",
+    numerics: Numerics::Custom(|a, errors, _| {
+        let dtype = a.output_dtypes[0];
+        errors_along(a, errors, |x, error, terms| {
+            let product = |x: &Tensor| x.f_prod_dim_int(-1, false, Kind::Double);
+            let magnitude = x.f_abs()?;
+            let widened = &magnitude + error;
+            let most = product(&widened)?;
+            // Factors below 1 may come last, or first.
+            let reached = product(&widened.f_clamp_min(1.0)?)?;
+            let error =
+                &most - product(&magnitude)? + most * gamma(terms, dtype) + &reached * (terms * underflow(dtype));
+            unless_overflow(error, &reached, dtype)
+        })
+    }),
+    eval: |a| along(a, &[a.x(0)], |lines| lines[0].f_prod_dim_int(-1, false, a.output_kind(0))),
+    ..REDUCTION
+};
+
+/// ONNX ReduceL1, opset 18.
+pub const L1: OpSpec = OpSpec {
+    code: 0xb5,
+    name: "ReduceL1",
+    doc: "The sum of magnitudes along axes.",
+    numerics: Numerics::Accumulated,
+    eval: |a| {
+        along(a, &[a.x(0)], |lines| lines[0].f_abs()?.f_sum_dim_intlist([-1].as_slice(), false, a.output_kind(0)))
+    },
+    ..REDUCTION
+};
+
+/// ONNX ReduceL2, opset 18.
+pub const L2: OpSpec = OpSpec {
+    code: 0xb6,
+    name: "ReduceL2",
+    doc: "The Euclidean norm along axes.",
+    numerics: Numerics::Custom(|a, errors, _| {
+        errors_along(a, errors, |x, error, terms| norm_errors(x, error, terms, a.output_dtypes[0]))
+    }),
+    build: |b| build(b, NUMBERS),
+    eval: |a| of_floats(a, norm),
+    ..OF_FLOATS
+};
+
+/// The Euclidean norm along the last axis. Unlike the root of the sum it has a gradient at 0.
+pub fn norm(x: &Tensor) -> Result<Tensor, TchError> {
+    x.f_norm_scalaropt_dim(2.0, [-1], false)
+}
+
+/// The errors of [`norm`], whatever way it is computed.
+pub fn norm_errors(x: &Tensor, error: &Tensor, terms: f64, dtype: DType) -> Result<Tensor, TchError> {
+    let y = norm(x)?;
+    let (most, rounding) = squares(x, error, terms, dtype)?;
+    // The root of s + d is off by at most d / root(s), and by at most root(d).
+    let rooted = (&rounding / &y).f_minimum(&rounding.f_sqrt()?)?;
+    unless_overflow(norm(error)? + rooted + y * (4.0 * dtype.unit_roundoff()), &most, dtype)
+}
+
+/// ONNX ReduceSumSquare, opset 18.
+pub const SUM_SQUARE: OpSpec = OpSpec {
+    code: 0xb7,
+    name: "ReduceSumSquare",
+    doc: "The sum of squares along axes.",
+    numerics: Numerics::Custom(|a, errors, _| {
+        errors_along(a, errors, |x, error, terms| {
+            let (_, rounding) = squares(x, error, terms, a.output_dtypes[0])?;
+            Ok(sum(&((x.f_abs()? * 2.0 + error) * error))? + rounding)
+        })
+    }),
+    eval: |a| {
+        along(a, &[a.x(0)], |lines| lines[0].f_square()?.f_sum_dim_intlist([-1].as_slice(), false, a.output_kind(0)))
+    },
+    ..REDUCTION
+};
+
+/// ONNX ReduceLogSum, opset 18.
+pub const LOG_SUM: OpSpec = OpSpec {
+    code: 0xb8,
+    name: "ReduceLogSum",
+    doc: "The logarithm of the sum along axes.",
+    numerics: Numerics::Custom(|a, errors, _| {
+        let dtype = a.output_dtypes[0];
+        errors_along(a, errors, |x, error, terms| {
+            let (total, most) = (sum(x)?, sum(&(x.f_abs()? + error))?);
+            let share = (sum(error)? + &most * gamma(terms, dtype)) / &total;
+            // log s - log(s - d) is more than log(s + d) - log s.
+            let moved = share.f_clamp_max(1.0)?.f_neg()?.f_log1p()?.f_neg()?;
+            unless_overflow(moved + (total.f_log()?.f_abs()? + 1.0) * (8.0 * dtype.unit_roundoff()), &most, dtype)
+        })
+    }),
+    eval: |a| of_floats(a, |x| sum(x)?.f_log()),
+    guard: Some(|a| along(a, &[a.x(0)], |lines| sum(&lines[0])?.f_sub_scalar(1e-2))),
+    ..OF_FLOATS
+};
+
+/// ONNX ReduceLogSumExp, opset 18.
+pub const LOG_SUM_EXP: OpSpec = OpSpec {
+    code: 0xb9,
+    name: "ReduceLogSumExp",
+    doc: "The logarithm of the sum of exponentials along axes.",
+    numerics: Numerics::Custom(|a, errors, _| {
+        let dtype = a.output_dtypes[0];
+        let u = dtype.unit_roundoff();
+        errors_along(a, errors, |x, error, terms| {
+            let y = x.f_logsumexp([-1], false)?;
+            let largest = x.f_amax([-1], true)?;
+            // The subtraction of the largest rounds, and so does the exponential; both act like errors of x.
+            let shift = error + (x - &largest).f_abs()? * (2.0 * u) + 8.0 * u;
+            let (up, down) = ((x + &shift).f_logsumexp([-1], false)? - &y, &y - (x - &shift).f_logsumexp([-1], false)?);
+            let largest = largest.f_squeeze_dim(-1)?.f_abs()?;
+            let error = up.f_maximum(&down)? + gamma(terms, dtype) + (y.f_abs()? + largest + 1.0) * (8.0 * u);
+            // The text does not ask for the largest to be taken out, without which the exponentials leave the range.
+            let highest = dtype.max().ln() - 1.0;
+            error.f_masked_fill(&y.f_gt(highest)?.f_logical_or(&y.f_lt(dtype.min_positive().ln())?)?, f64::INFINITY)
+        })
+    }),
+    eval: |a| of_floats(a, |x| x.f_logsumexp([-1], false)),
+    ..OF_FLOATS
+};
+
+/// ONNX CumSum, opset 14.
+pub const CUM_SUM: OpSpec = OpSpec {
+    code: 0xba,
+    name: "CumSum",
+    since: 14,
+    dtypes: SUMMED,
+    doc: "The running sum along an axis, from either end, with or without the element itself.",
+    numerics: Numerics::Accumulated,
+    build: |b| {
+        let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
+        let axis = b.axis(x.rank());
+        let dtype = b.one_of(&[DType::I64, DType::I32]);
+        let written = b.signed_axis(axis, x.rank());
+        b.constant_scalar(dtype, written);
+        for name in ["exclusive", "reverse"] {
+            let set = b.coin();
+            if set || b.coin() {
+                b.set_int(name, i64::from(set));
+            }
+        }
+        b.accumulate(x.shape[axis]);
+        b.output(x.dtype, x.shape);
+        Ok(())
+    },
+    eval: |a| {
+        let axis = a.list(1).and_then(|axis| axis.first().copied()).unwrap_or(0);
+        let axis = Args::from_front(axis, a.rank(0));
+        let reversed = a.int("reverse", 0) != 0;
+        let mut x = a.x(0).shallow_clone();
+        if reversed {
+            x = x.f_flip([axis])?;
+        }
+        let size = x.size()[axis as usize];
+        if a.int("exclusive", 0) != 0 && size > 0 {
+            let zero = x.f_narrow(axis, 0, 1)?.f_zeros_like()?;
+            x = Tensor::f_cat(&[zero, x.f_narrow(axis, 0, size - 1)?], axis)?;
+        }
+        let y = x.f_cumsum(axis, a.output_kind(0))?;
+        one(if reversed { y.f_flip([axis]) } else { Ok(y) })
+    },
+    can_overflow: true,
+    ..OpSpec::BASE
+};

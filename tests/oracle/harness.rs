@@ -1,0 +1,204 @@
+//! The harness around the oracle: what known issues and support tables excuse, and nothing more.
+
+use crate::canary::{Behaviour, Canary};
+use crate::chain;
+use graphsmith::backend::{Failure, Level};
+use graphsmith::case::Case;
+use graphsmith::harness::{Harness, Verdict, reference_stands_alone};
+use graphsmith::known::Known;
+use graphsmith::oracle::Kind;
+use graphsmith::reference;
+use graphsmith::support::{Forms, Table, form};
+use graphsmith::tensor::TensorData;
+
+const RELU_TANH: &[(&str, usize)] = &[("Relu", 1), ("Tanh", 1)];
+
+fn known(text: &str) -> Known {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    Known::read(file.path()).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// One known issue that explains a wrong value after Relu and Tanh, with `changes` of single lines.
+fn issue(changes: &[(&str, &str)]) -> String {
+    let mut lines = vec![
+        ("backend", "\"canary\""),
+        ("versions", "\">=1.2, <1.3\""),
+        ("level", "\"on\""),
+        ("kinds", "[\"wrong-value\"]"),
+        ("chain", "[{ operator = \"Relu\" }, { operator = \"Tanh\", dtypes = [\"f32\"], ranks = [2], operands = 1 }]"),
+    ];
+    for change in changes {
+        lines.retain(|(key, _)| *key != change.0);
+        lines.push(*change);
+    }
+    let lines: Vec<String> = lines.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    format!("[[issue]]\nid = \"the-issue\"\nreason = \"for this test\"\n{}\n", lines.join("\n"))
+}
+
+fn wrong_when_optimised() -> Canary {
+    Canary { level: Some(Level::On), ..Canary::new(Behaviour::NotANumber) }
+}
+
+fn judge(harness: &mut Harness, canary: &Canary, case: &Case) -> Verdict {
+    canary.expect(case);
+    harness.judge(case).expect("the reference follows its specification")
+}
+
+fn verdict(canary: Canary, known: Known, case: &Case) -> Verdict {
+    let mut harness = Harness::with(vec![Box::new(canary.clone())], known);
+    judge(&mut harness, &canary, case)
+}
+
+#[test]
+fn a_known_issue_explains_exactly_what_it_describes() {
+    let _no_grad = reference::init();
+    let case = chain(RELU_TANH);
+    let explained =
+        |changes: &[(&str, &str)], canary: Canary, case: &Case| match verdict(canary, known(&issue(changes)), case) {
+            Verdict::Known(ids) => ids == ["the-issue"],
+            Verdict::Bug(_) => false,
+            _ => panic!("a wrong answer went unnoticed"),
+        };
+    let canary = wrong_when_optimised;
+    assert!(explained(&[], canary(), &case));
+    for (key, value) in [
+        ("backend", "\"magpie\""),
+        ("versions", "\"<1.2\""),
+        ("level", "\"off\""),
+        ("kinds", "[\"crashed\", \"wrong-shape\"]"),
+        ("chain", "[{ operator = \"Tanh\" }, { operator = \"Relu\" }]"),
+        ("chain", "[{ operator = \"Tanh\", dtypes = [\"f16\", \"f64\"] }]"),
+        ("chain", "[{ operator = \"Tanh\", output_dtypes = [\"f64\"] }]"),
+        ("chain", "[{ operator = \"Tanh\", ranks = [0, 1, 3] }]"),
+        ("chain", "[{ operator = \"Tanh\", operands = 2 }]"),
+        ("chain", "[{ operator = \"Tanh\", empty = true }]"),
+        ("chain", "[{ operator = \"Tanh\", attributes = { axis = [0] } }]"),
+        ("chain", "[{ operator = \"Tanh\" }, { operator = \"Tanh\" }]"),
+        ("chain", "[]"),
+    ] {
+        assert!(!explained(&[(key, value)], canary(), &case), "{key} = {value} must not fit");
+    }
+    for (key, value) in [
+        ("kinds", "[\"crashed\", \"wrong-value\"]"),
+        ("chain", "[{ operator = \"Relu\" }]"),
+        ("chain", "[{ operator = \"Tanh\", empty = false, attributes_not = { axis = [0] } }]"),
+    ] {
+        assert!(explained(&[(key, value)], canary(), &case), "{key} = {value} must fit");
+    }
+    // Wrong at both levels, known at one.
+    assert!(!explained(&[], Canary::new(Behaviour::NotANumber), &case));
+    assert!(!explained(&[], canary(), &chain(&[("Tanh", 1), ("Relu", 1)])), "the chain is in another order");
+}
+
+#[test]
+fn a_known_issue_with_an_unknown_field_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), issue(&[("operator", "\"Relu\"")])).unwrap();
+    let error = Known::read(file.path()).unwrap_err().to_string();
+    assert!(error.contains("is not a list of known issues") && error.contains("operator"), "{error}");
+    assert!(Known::read("/nowhere/known.toml".as_ref()).unwrap_err().to_string().contains("/nowhere/known.toml"));
+}
+
+#[test]
+fn a_fatal_issue_keeps_the_backend_from_running() {
+    let _no_grad = reference::init();
+    let canary = Canary::new(Behaviour::Crash);
+    let fatal = [("kinds", "[\"crashed\"]"), ("fatal", "true")];
+    let mut harness = Harness::with(vec![Box::new(canary.clone())], known(&issue(&fatal)));
+    let case = chain(RELU_TANH);
+    canary.expect(&case);
+    let outcomes = harness.run(&case.model, &case.onnx, &case.model.input_data(&case.data), 0);
+    // The issue is only at level on.
+    assert_eq!(canary.compiled.get(), 1);
+    assert!(matches!(outcomes[0].result, Err(Failure::Crashed(_))), "{outcomes:?}");
+    assert!(matches!(outcomes[1].result, Err(Failure::Unsupported(_))), "{outcomes:?}");
+    assert!(harness.summary().contains("the-issue"), "{}", harness.summary());
+}
+
+/// A support table that has every form of the case in one list.
+fn table(case: &Case, list: impl Fn(&mut Forms) -> &mut Vec<String>) -> Table {
+    let mut table = Table::default();
+    for node in &case.model.nodes {
+        list(table.operators.entry(node.spec.name.to_owned()).or_default()).push(form(&case.model, node));
+    }
+    table
+}
+
+#[test]
+fn support_tables_decide_what_a_refusal_means() {
+    let _no_grad = reference::init();
+    let case = chain(RELU_TANH);
+    let refuse = |support: Option<Table>| {
+        let canary = Canary::new(Behaviour::Refusal);
+        let mut harness = Harness::with(vec![Box::new(canary.clone())], Known::default());
+        if let Some(support) = support {
+            harness.targets[0].support = support;
+        }
+        let verdict = judge(&mut harness, &canary, &case);
+        (verdict, canary.compiled.get())
+    };
+    let (never_run, compiled) = refuse(Some(table(&case, |forms| &mut forms.no)));
+    assert!(matches!(never_run, Verdict::Agree) && compiled == 0, "what is not supported must not be run");
+    let (partial, compiled) = refuse(Some(table(&case, |forms| &mut forms.partial)));
+    assert!(matches!(partial, Verdict::Agree) && compiled == 2, "what is partly supported may be refused");
+    let (unprobed, compiled) = refuse(None);
+    assert!(matches!(unprobed, Verdict::Agree) && compiled == 2, "what was never probed may be refused");
+    match refuse(Some(table(&case, |forms| &mut forms.yes))).0 {
+        Verdict::Bug(finding) => assert_eq!(finding.kind, Kind::Refused),
+        _ => panic!("what is supported must not be refused"),
+    }
+    let mut mixed = table(&case, |forms| &mut forms.yes);
+    mixed.operators.remove("Tanh");
+    assert!(matches!(refuse(Some(mixed)).0, Verdict::Agree), "a model has the least support of its nodes");
+}
+
+#[test]
+fn a_crash_is_a_finding_whatever_the_support() {
+    let _no_grad = reference::init();
+    match verdict(Canary::new(Behaviour::Crash), Known::default(), &chain(RELU_TANH)) {
+        Verdict::Bug(finding) => {
+            assert_eq!(finding.kind, Kind::Crashed);
+            assert!(finding.symptom.contains("falls from its perch at tests/oracle/canary.rs"), "{}", finding.symptom);
+        }
+        _ => panic!("the crash was not found"),
+    }
+}
+
+#[test]
+fn integers_beyond_the_backends_own_are_not_its_fault() {
+    let _no_grad = reference::init();
+    let mut canary = Canary::new(Behaviour::Copy);
+    canary.integer_limit = Some(1000);
+    let case = chain(RELU_TANH);
+    canary.expect(&case);
+    let mut harness = Harness::with(vec![Box::new(canary)], Known::default());
+    let inputs = case.model.input_data(&case.data);
+    let mut unsupported = |largest| {
+        let outcomes = harness.run(&case.model, &case.onnx, &inputs, largest);
+        outcomes.iter().filter(|outcome| matches!(outcome.result, Err(Failure::Unsupported(_)))).count()
+    };
+    assert_eq!((unsupported(1000), unsupported(1001)), (0, 2));
+}
+
+#[test]
+fn the_reference_is_suspect_only_when_all_contradict_it() {
+    let _no_grad = reference::init();
+    let case = chain(RELU_TANH);
+    let suspect = |behaviours: [Behaviour; 2]| {
+        let mut magpie = Canary::new(behaviours[1]);
+        magpie.id = "magpie";
+        let canaries = [Canary::new(behaviours[0]), magpie];
+        canaries.iter().for_each(|canary| canary.expect(&case));
+        let backends = canaries.map(|canary| Box::new(canary) as _).into_iter().collect();
+        let mut harness = Harness::with(backends, Known::default());
+        let inputs: Vec<TensorData> = case.model.input_data(&case.data);
+        let outcomes = harness.run(&case.model, &case.onnx, &inputs, 0);
+        reference_stands_alone(&case, &outcomes)
+    };
+    use Behaviour::{Copy, Crash, NotANumber, WrongShape};
+    assert!(suspect([NotANumber, NotANumber]));
+    assert!(!suspect([NotANumber, Copy]) && !suspect([Copy, Copy]));
+    assert!(!suspect([NotANumber, Crash]), "one backend alone is no majority");
+    assert!(!suspect([WrongShape, WrongShape]), "a wrong shape says nothing about the values");
+}

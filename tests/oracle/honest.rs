@@ -1,0 +1,63 @@
+//! What a correct backend may do is never called wrong.
+
+use crate::canary::{Behaviour, Canary, HONEST};
+use crate::cases;
+use graphsmith::case::Case;
+use graphsmith::dtype::DType;
+use graphsmith::reference::{self, Precision};
+use graphsmith::tensor::TensorData;
+use graphsmith::{graph, search};
+
+#[track_caller]
+fn assert_agrees(canary: &Canary, seed: u64, case: &Case) {
+    let answer = canary.answer(case);
+    if let Some(wrong) = case.expectation.judge(&answer) {
+        panic!("{:?} is called wrong for seed {seed}: {wrong:?}\n{}", canary.behaviour.get(), graph::text(&case.model));
+    }
+}
+
+#[test]
+fn honest_canaries_are_never_flagged() {
+    let _no_grad = reference::init();
+    let canary = Canary::new(Behaviour::Copy);
+    let mut judged = 0;
+    let mut elements = [0; 2];
+    for (seed, case) in cases(0..1000) {
+        for behaviour in HONEST {
+            canary.behaviour.set(behaviour);
+            assert_agrees(&canary, seed, &case);
+            judged += 1;
+        }
+        elements[0] += case.expectation.judged;
+        elements[1] += case.expectation.elements;
+    }
+    assert!(judged >= 3000, "only {judged} answers were judged");
+    // An oracle that judges nothing never raises a false alarm.
+    assert!(elements[0] * 100 >= elements[1] * 95, "only {} of {} elements are judged", elements[0], elements[1]);
+}
+
+#[test]
+fn flushing_subnormals_to_zero_is_not_flagged() {
+    let _no_grad = reference::init();
+    let canary = Canary::new(Behaviour::FlushToZero);
+    let (mut tried, mut flushed) = (0, 0);
+    for (seed, mut case) in cases(1000..1400) {
+        for data in case.data.iter_mut().filter(|data| matches!(data.dtype, DType::F32 | DType::F64)) {
+            let scale = data.dtype.min_positive() / 8.0;
+            let tiny: Vec<f64> = data.to_f64().iter().map(|value| value * scale).collect();
+            *data = TensorData::from_f64(data.dtype, &data.shape, &tiny);
+        }
+        let wide = reference::run(&case.model, &case.data, Precision::Wide).unwrap();
+        if !search::is_valid(&case.model, &wide).unwrap() {
+            continue;
+        }
+        let case = Case::with_data(case.model, case.data, wide).unwrap();
+        tried += 1;
+        canary.behaviour.set(Behaviour::Copy);
+        let unflushed = canary.answer(&case);
+        canary.behaviour.set(Behaviour::FlushToZero);
+        flushed += usize::from(unflushed != canary.answer(&case));
+        assert_agrees(&canary, seed, &case);
+    }
+    assert!(flushed >= 20, "only {flushed} of {tried} cases had anything to flush");
+}
