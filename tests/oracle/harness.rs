@@ -2,7 +2,7 @@
 
 use crate::canary::{Behaviour, Canary};
 use crate::chain;
-use graphsmith::backend::support::{Forms, Table, form};
+use graphsmith::support::{Forms, Table, form};
 use graphsmith::backend::{Failure, Level};
 use graphsmith::case::Case;
 use graphsmith::harness::{Harness, Verdict, reference_stands_alone};
