@@ -2,13 +2,13 @@
 
 use crate::canary::{Behaviour, Canary};
 use crate::chain;
-use graphsmith::support::{Forms, Table, form};
 use graphsmith::backend::{Failure, Level};
 use graphsmith::case::Case;
 use graphsmith::harness::{Harness, Verdict, reference_stands_alone};
 use graphsmith::known::Known;
 use graphsmith::oracle::Kind;
 use graphsmith::reference;
+use graphsmith::support::{Forms, Table, form};
 use graphsmith::tensor::TensorData;
 
 const RELU_TANH: &[(&str, usize)] = &[("Relu", 1), ("Tanh", 1)];
