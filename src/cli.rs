@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 mod backends;
 mod dictionary;
+mod export;
 mod generate;
 mod judge;
 mod ops;
@@ -25,6 +26,7 @@ mod replay;
 mod run;
 mod seeds;
 mod show;
+mod sweep;
 mod types;
 mod worker;
 
@@ -57,6 +59,9 @@ enum Command {
     ProbeWorker(worker::Arguments),
     Dictionary(dictionary::Arguments),
     Seeds(seeds::Arguments),
+    Sweep(sweep::Arguments),
+    #[command(hide = true)]
+    Export(export::Arguments),
 }
 
 /// Why a command could not do what was asked.
@@ -130,6 +135,8 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::ProbeWorker(arguments) => worker::main(&arguments, out),
         Command::Dictionary(arguments) => dictionary::main(&arguments, out),
         Command::Seeds(arguments) => seeds::main(&arguments, out),
+        Command::Sweep(arguments) => sweep::main(&arguments, out),
+        Command::Export(arguments) => export::main(&arguments, out),
     }
 }
 
