@@ -23,6 +23,7 @@ mod peers;
 mod probe;
 mod replay;
 mod run;
+mod seeds;
 mod show;
 mod types;
 mod worker;
@@ -55,6 +56,7 @@ enum Command {
     #[command(hide = true)]
     ProbeWorker(worker::Arguments),
     Dictionary(dictionary::Arguments),
+    Seeds(seeds::Arguments),
 }
 
 /// Why a command could not do what was asked.
@@ -127,6 +129,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Probe(arguments) => probe::main(&arguments, out),
         Command::ProbeWorker(arguments) => worker::main(&arguments, out),
         Command::Dictionary(arguments) => dictionary::main(&arguments, out),
+        Command::Seeds(arguments) => seeds::main(&arguments, out),
     }
 }
 

@@ -13,6 +13,8 @@ pub mod common;
 pub mod conv;
 pub mod functions;
 pub mod indexing;
+mod interpolate;
+pub mod joining;
 pub mod logic;
 pub mod math;
 pub mod matmul;
@@ -25,6 +27,7 @@ pub mod resize;
 pub mod rounding;
 pub mod scatter;
 pub mod slicing;
+pub mod softmax;
 mod windows;
 
 /// The families' tables, in the order of the page of operators.
@@ -40,11 +43,13 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Resizing", resize::TABLE),
     ("Blocks of pixels", blocks::TABLE),
     ("Shapes and movement", movement::TABLE),
+    ("Joining and dividing", joining::TABLE),
     ("Parts", slicing::TABLE),
     ("Indexing", indexing::TABLE),
     ("Scattering", scatter::TABLE),
     ("Order", order::TABLE),
     ("Reductions", reduce::TABLE),
+    ("Softmax and its kin", softmax::TABLE),
     ("Normalisation", norm::TABLE),
 ];
 

@@ -45,5 +45,7 @@ pub fn unless(doubtful: &Tensor, error: &Tensor) -> Result<Tensor, TchError> {
 /// How much 1 / x may be off relative to its value, when x > 0 may be off by the share `share` of its own.
 pub fn of_reciprocal(share: &Tensor) -> Result<Tensor, TchError> {
     let share = share.f_clamp_max(1.0)?;
-    Ok(&share / (1.0 - &share))
+    // tch subtracts from a number by negating: 1 - 1 is -0, and the quotient minus infinity.
+    let ratio: Tensor = &share / (1.0 - &share);
+    ratio.f_abs()
 }
