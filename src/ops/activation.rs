@@ -296,3 +296,38 @@ fn eval_shrink(a: &Args) -> Outputs {
     let inner = above.f_where_self(&x.f_gt(lambd)?, &above.f_zeros_like()?)?;
     as_output(a, below.f_where_self(&x.f_lt(-lambd)?, &inner)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::common::testing::{assert_near, eval};
+    use super::*;
+    use crate::dtype::DType::{F32, I32};
+    use crate::spec::Attribute::Float;
+
+    // The node tests shrink_soft, thresholdedrelu, hardsigmoid, selu, elu and celu of ONNX.
+    #[test]
+    fn examples_of_onnx() {
+        let x: &[f64] = &[-2.0, -1.0, 0.0, 1.0, 2.0];
+        let soft = [("lambd", Float(1.5)), ("bias", Float(1.5))];
+        assert_near(&eval(&SHRINK, &[(F32, x)], &soft, F32), &[-0.5, 0.0, 0.0, 0.0, 0.5]);
+        assert_eq!(eval(&SHRINK, &[(I32, x)], &[("bias", Float(1.0))], I32), [-1.0, 0.0, 0.0, 0.0, 1.0]);
+        let thresholded = eval(&THRESHOLDED_RELU, &[(F32, &[-1.5, 1.2, 2.0, 2.2])], &[("alpha", Float(2.0))], F32);
+        assert_near(&thresholded, &[0.0, 0.0, 0.0, 2.2]);
+        let x: &[f64] = &[-1.0, 0.0, 1.0];
+        let hard = [("alpha", Float(0.5)), ("beta", Float(0.6))];
+        assert_near(&eval(&HARD_SIGMOID, &[(F32, x)], &hard, F32), &[0.1, 0.6, 1.0]);
+        let scaled = [("alpha", Float(2.0)), ("gamma", Float(3.0))];
+        assert_near(&eval(&SELU, &[(F32, x)], &scaled, F32), &[-3.792_723_2, 0.0, 3.0]);
+        assert_near(&eval(&ELU, &[(F32, x)], &[("alpha", Float(2.0))], F32), &[-1.264_241_1, 0.0, 1.0]);
+        // 2 * (exp(-1 / 2) - 1).
+        assert_near(&eval(&CELU, &[(F32, x)], &[("alpha", Float(2.0))], F32), &[-0.786_938_7, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn large_operands_do_not_overflow_on_the_way() {
+        let x: &[f64] = &[-200.0, 200.0];
+        assert_near(&eval(&SOFTPLUS, &[(F32, x)], &[], F32), &[0.0, 200.0]);
+        assert_near(&eval(&MISH, &[(F32, x)], &[], F32), &[0.0, 200.0]);
+        assert_near(&eval(&CELU, &[(F32, x)], &[], F32), &[-1.0, 200.0]);
+    }
+}

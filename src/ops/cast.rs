@@ -161,3 +161,34 @@ fn build_dropout(b: &mut Builder) -> Result<(), Skip> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::common::testing::eval;
+    use super::*;
+    use crate::dtype::DType::{Bool, F16, F32, F64, I8, I32, I64, U8};
+
+    #[test]
+    fn the_rules_of_the_onnx_text() {
+        let cast = |from, x: &[f64], to| eval(&CAST, &[(from, x)], &[], to);
+        assert_eq!(cast(F32, &[1.9, -1.9, 0.5], I32), [1.0, -1.0, 0.0], "toward zero");
+        assert_eq!(cast(I64, &[200.0, -129.0, 256.0], I8), [-56.0, 127.0, 0.0], "upper bits are lost");
+        assert_eq!(cast(I8, &[-1.0], U8), [255.0]);
+        assert_eq!(cast(F32, &[0.5, 0.0, -0.0, -3.0], Bool), [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(cast(I32, &[256.0, 0.0], Bool), [1.0, 0.0], "bool keeps no bits");
+        assert_eq!(cast(Bool, &[1.0, 0.0], F16), [1.0, 0.0]);
+        assert_eq!(cast(F64, &[2049.0], F16), [2048.0], "to the nearest even");
+    }
+
+    #[test]
+    fn exact_casts_can_be_undone() {
+        for from in DType::ALL.into_iter().filter(|dtype| dtype.size_bytes() <= 4) {
+            for to in FLOATS.iter().filter(|&to| is_exact(from, to)) {
+                let extremes = [from.min(), from.max(), 0.0, 1.0];
+                let there = eval(&CAST, &[(from, &extremes)], &[], to);
+                assert_eq!(there, extremes, "{from} to {to}");
+            }
+        }
+        assert!(!is_exact(I64, F64) && !is_exact(I32, F32) && !is_exact(F32, F16));
+    }
+}

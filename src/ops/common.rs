@@ -110,3 +110,43 @@ pub fn error_of_jumps(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor], eva
 pub fn is_float(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double)
 }
+
+/// What tests of `eval` share.
+#[cfg(test)]
+pub mod testing {
+    use crate::dtype::DType;
+    use crate::reference;
+    use crate::spec::{Args, Attribute, OpSpec};
+    use crate::tensor::TensorData;
+    use std::borrow::Cow;
+
+    /// The first output of an operator on one-dimensional operands.
+    pub fn eval(
+        spec: &OpSpec,
+        operands: &[(DType, &[f64])],
+        attributes: &[(&'static str, Attribute<i64>)],
+        output: DType,
+    ) -> Vec<f64> {
+        let tensor = |(dtype, values): &(DType, &[f64])| {
+            reference::to_tensor(&TensorData::from_f64(*dtype, &[values.len()], values), false)
+        };
+        let attributes: Vec<_> = attributes.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())).collect();
+        let args = Args {
+            operands: operands.iter().map(tensor).map(Some).collect(),
+            operand_dtypes: operands.iter().map(|(dtype, _)| Some(*dtype)).collect(),
+            attributes: &attributes,
+            output_dtypes: vec![output],
+            wide: false,
+            accumulate: None,
+        };
+        let outputs = (spec.eval)(&args).expect("the operands are legal");
+        assert_eq!(outputs[0].kind(), args.output_kind(0));
+        reference::to_data(&outputs[0], output).to_f64()
+    }
+
+    /// Asserts that two lists are equal to about the precision of f32.
+    pub fn assert_near(got: &[f64], expected: &[f64]) {
+        let near = |(got, expected): (&f64, &f64)| (got - expected).abs() <= 1e-6 * (1.0 + expected.abs());
+        assert!(got.len() == expected.len() && got.iter().zip(expected).all(near), "{got:?}, not {expected:?}");
+    }
+}

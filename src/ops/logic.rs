@@ -236,3 +236,32 @@ fn error_of_equality(a: &Args, errors: &[Option<Tensor>], _: &[Tensor]) -> Outpu
     let doubtful = distance.f_le_tensor(&reach)?.f_logical_and(&reach.f_gt(0.0)?)?;
     one(unless(&doubtful, &distance.f_zeros_like()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::common::testing::eval;
+    use super::*;
+    use crate::dtype::DType::{Bool, F32, I64, U8};
+    use crate::spec::Attribute::{Int, Text};
+
+    #[test]
+    fn shifted_bits_are_lost() {
+        let operands: [(_, &[f64]); 2] = [(U8, &[16.0, 4.0, 255.0]), (U8, &[1.0, 0.0, 7.0])];
+        assert_eq!(eval(&BIT_SHIFT, &operands, &[("direction", Text("LEFT".into()))], U8), [32.0, 4.0, 128.0]);
+        assert_eq!(eval(&BIT_SHIFT, &operands, &[("direction", Text("RIGHT".into()))], U8), [8.0, 4.0, 1.0]);
+    }
+
+    #[test]
+    fn infinities_are_found_by_sign() {
+        let x: &[f64] = &[-1.7, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+        assert_eq!(eval(&IS_INF, &[(F32, x)], &[], Bool), [0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(eval(&IS_INF, &[(F32, x)], &[("detect_negative", Int(0))], Bool), [0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(eval(&IS_INF, &[(F32, x)], &[("detect_positive", Int(0))], Bool), [0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn the_condition_comes_first() {
+        let operands: [(_, &[f64]); 3] = [(Bool, &[1.0, 0.0]), (I64, &[1.0, 2.0]), (I64, &[3.0, 4.0])];
+        assert_eq!(eval(&WHERE, &operands, &[], I64), [1.0, 4.0]);
+    }
+}

@@ -390,3 +390,44 @@ fn build_clip(b: &mut Builder) -> Result<(), Skip> {
     b.output(x.dtype, x.shape);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::common::testing::{assert_near, eval};
+    use super::*;
+    use crate::dtype::DType::{F32, I32, I64};
+    use crate::spec::Attribute::Int;
+
+    #[test]
+    fn integers_divide_toward_zero_and_never_trap() {
+        let quotient = eval(&DIV, &[(I32, &[-7.0, 7.0, 7.0]), (I32, &[2.0, -2.0, -1.0])], &[], I32);
+        assert_eq!(quotient, [-3.0, -3.0, -7.0]);
+        let least = f64::from(i32::MIN);
+        assert_eq!(eval(&DIV, &[(I32, &[least]), (I32, &[-1.0])], &[], I32), [least], "wraps, and is not judged");
+        assert_eq!(eval(&MOD, &[(I32, &[least]), (I32, &[-1.0])], &[], I32), [0.0]);
+    }
+
+    // The node tests mod_mixed_sign_* of ONNX.
+    #[test]
+    fn remainders_have_the_sign_of_the_divisor_or_with_fmod_of_the_dividend() {
+        let integers: [(_, &[f64]); 2] =
+            [(I64, &[-4.0, 7.0, 5.0, 4.0, -7.0, 8.0]), (I64, &[2.0, -3.0, 8.0, -2.0, 3.0, 5.0])];
+        assert_eq!(eval(&MOD, &integers, &[], I64), [0.0, -2.0, 5.0, 0.0, 2.0, 3.0]);
+        assert_eq!(eval(&MOD, &integers, &[("fmod", Int(1))], I64), [0.0, 1.0, 5.0, 0.0, -1.0, 3.0]);
+        let floats: [(_, &[f64]); 2] = [(F32, &[-4.3, 7.2, 5.0, 8.0]), (F32, &[2.1, -3.4, 8.0, 5.0])];
+        assert_near(&eval(&MOD, &floats, &[("fmod", Int(1))], F32), &[-0.1, 0.4, 5.0, 3.0]);
+    }
+
+    // The node tests round, pow_types_* and clip_min_greater_than_max of ONNX.
+    #[test]
+    fn examples_of_onnx() {
+        let rounded = eval(&ROUND, &[(F32, &[0.5, 1.5, 1.8, 2.5, -1.5, -2.5, -2.8])], &[], F32);
+        assert_eq!(rounded, [0.0, 2.0, 2.0, 2.0, -2.0, -2.0, -3.0]);
+        let (base, exponent): (&[f64], &[f64]) = (&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]);
+        for (dtype, other) in [(F32, I64), (I64, F32), (I32, I64), (F32, I32)] {
+            assert_eq!(eval(&POW, &[(dtype, base), (other, exponent)], &[], dtype), [1.0, 32.0, 729.0]);
+        }
+        let bounds: [(_, &[f64]); 3] = [(F32, &[-2.0, 0.0, 6.0]), (F32, &[2.0]), (F32, &[1.0])];
+        assert_eq!(eval(&CLIP, &bounds, &[], F32), [1.0, 1.0, 1.0]);
+    }
+}
