@@ -215,13 +215,23 @@ impl Windows {
 
     /// `x` padded with `value`, or cut, so that the windows just fit.
     pub fn pad(&self, x: &Tensor, value: f64) -> Result<Tensor, TchError> {
+        let needed: Vec<i64> = (0..self.sizes.len())
+            .map(|axis| (self.output[axis] - 1).max(0) * self.stride[axis] + self.extent(axis))
+            .collect();
         let mut pads = Vec::new();
         // libtorch counts from the last axis.
         for axis in (0..self.sizes.len()).rev() {
-            let needed = (self.output[axis] - 1).max(0) * self.stride[axis] + self.extent(axis);
-            pads.extend([self.begin[axis], needed - self.sizes[axis] - self.begin[axis]]);
+            pads.extend([self.begin[axis], (needed[axis] - self.sizes[axis] - self.begin[axis]).max(0)]);
         }
-        if pads.iter().all(|&pad| pad == 0) { Ok(x.shallow_clone()) } else { x.f_pad(pads, "constant", value) }
+        let mut padded =
+            if pads.iter().all(|&pad| pad == 0) { x.shallow_clone() } else { x.f_pad(pads, "constant", value)? };
+        // Padding never cuts: windows may end within the padding at the beginning, further than libtorch would cut.
+        for (axis, &needed) in needed.iter().enumerate() {
+            if padded.size()[2 + axis] > needed {
+                padded = padded.f_narrow(2 + axis as i64, 0, needed)?;
+            }
+        }
+        Ok(padded)
     }
 
     /// The elements of every window in row-major order: `[N, C, output..., taps]`. Taps in the padding are `value`.
