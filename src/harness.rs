@@ -93,15 +93,16 @@ impl Harness {
         self.stats.add("elements", "bound broken by libtorch", expectation.suspect as u64);
         let mut met = Vec::new();
         for outcome in outcomes {
-            let Some(wrong) = expectation.judge(&outcome.result) else { continue };
-            let version = self.target(outcome.backend).version.clone();
-            let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
-            if let Some(issue) = self.known.explain(at, &wrong, &case.model) {
-                met.push(issue.id.clone());
-                continue;
+            for wrong in expectation.judge_each(&outcome.result) {
+                let version = self.target(outcome.backend).version.clone();
+                let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
+                if let Some(issue) = self.known.explain(at, &wrong, &case.model) {
+                    met.push(issue.id.clone());
+                    continue;
+                }
+                self.stats.count("cases", "bugs");
+                return self.finding(case, outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
             }
-            self.stats.count("cases", "bugs");
-            return self.finding(case, outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
         }
         self.stats.count("cases", if met.is_empty() { "agree" } else { "known issues only" });
         Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })

@@ -25,6 +25,7 @@ pub struct Issue {
     pub level: Option<Level>,
     pub kinds: Vec<Kind>,
     /// Operators that follow each other, each using a result of the one before it, with what must hold for each.
+    /// What a wrong output is explained by must contribute to that output.
     pub chain: Vec<Pattern>,
     /// The tracker's page, if it has one.
     pub link: Option<String>,
@@ -39,7 +40,11 @@ pub struct Issue {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pattern {
-    pub operator: String,
+    /// The operator, or several of which any fits.
+    pub operator: Names,
+    /// The node may use a result of the one before it through other nodes.
+    #[serde(default)]
+    pub distant: bool,
     /// The element type of the first operand.
     pub dtypes: Option<Vec<String>>,
     /// The rank of the first operand.
@@ -52,12 +57,48 @@ pub struct Pattern {
     pub output_rank_grows: Option<bool>,
     /// How many operands are written.
     pub operands: Option<usize>,
+    /// What must hold of single operands.
+    #[serde(default)]
+    pub with: Vec<OperandPattern>,
+    /// Some dimension of the second operand is shorter than that of the first, other than along the attribute `axis`.
+    pub second_shorter_off_axis: Option<bool>,
     /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
     #[serde(default)]
     pub attributes: BTreeMap<String, Vec<toml::Value>>,
     /// Integer attributes none of whose elements may have one of these values; an absent one fits.
     #[serde(default)]
     pub attributes_not: BTreeMap<String, Vec<toml::Value>>,
+}
+
+/// One name or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Names {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// One index or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Indices {
+    One(usize),
+    Several(Vec<usize>),
+}
+
+/// What one operand must look like. Everything left out fits anything.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperandPattern {
+    /// Its index, or several of which any fits.
+    pub operand: Indices,
+    pub present: Option<bool>,
+    pub dtypes: Option<Vec<String>>,
+    pub ranks: Option<Vec<usize>>,
+    /// An operand that is left out is empty.
+    pub empty: Option<bool>,
+    /// No graph input contributes to it, so that a compiler knows it.
+    pub constant: Option<bool>,
 }
 
 /// Why a list of known issues cannot be used.
@@ -107,6 +148,11 @@ impl Known {
     /// The first issue that explains what is wrong, which is thereby met.
     pub fn explain(&mut self, at: Place, wrong: &Wrong, model: &Model) -> Option<&Issue> {
         let kind = wrong.kind();
+        let part = match wrong {
+            Wrong::Output(difference) => difference.output().map(|output| contributing(model, model.outputs[output])),
+            Wrong::Failed(_) => None,
+        };
+        let model = part.as_ref().unwrap_or(model);
         let explains = |issue: &Issue| issue.kinds.contains(&kind) && issue.applies(at) && issue.fits(model);
         let index = self.issues.iter().position(explains)?;
         self.met[index] += 1;
@@ -145,9 +191,10 @@ impl Issue {
         let Some((first, rest)) = self.chain.split_first() else { return false };
         let mut reached: Vec<&Node> = model.nodes.iter().filter(|node| first.fits(model, node)).collect();
         for pattern in rest {
+            let before: Vec<usize> = reached.iter().flat_map(|node| node.outputs.iter().copied()).collect();
+            let before = if pattern.distant { downstream(model, before) } else { before };
             let follows = |node: &&Node| {
-                let uses = |before: &&Node| node.operands.iter().flatten().any(|value| before.outputs.contains(value));
-                pattern.fits(model, node) && reached.iter().any(uses)
+                pattern.fits(model, node) && node.operands.iter().flatten().any(|value| before.contains(value))
             };
             reached = model.nodes.iter().filter(follows).collect();
         }
@@ -162,7 +209,11 @@ impl Pattern {
         let dtype_fits = |wanted: &Option<Vec<String>>, dtype: Option<DType>| {
             wanted.as_ref().is_none_or(|names| dtype.is_some_and(|dtype| names.iter().any(|name| name == dtype.name())))
         };
-        self.operator == node.spec.name
+        let named = match &self.operator {
+            Names::One(name) => name == node.spec.name,
+            Names::Several(names) => names.iter().any(|name| name == node.spec.name),
+        };
+        named
             && dtype_fits(&self.dtypes, first.map(|value| value.dtype))
             && dtype_fits(&self.output_dtypes, node.outputs.first().map(|&value| model.values[value].dtype))
             && self.ranks.as_ref().is_none_or(|ranks| first.is_some_and(|value| ranks.contains(&value.shape.len())))
@@ -172,9 +223,79 @@ impl Pattern {
                 first.is_some_and(|value| (output.shape.len() > value.shape.len()) == wanted)
             })
             && self.operands.is_none_or(|count| node.operands.len() == count)
+            && self.with.iter().all(|wanted| wanted.fits(model, node))
+            && self.second_shorter_off_axis.is_none_or(|wanted| second_shorter_off_axis(model, node) == wanted)
             && self.attributes.iter().all(|(name, values)| has(node, name, values))
             && self.attributes_not.iter().all(|(name, values)| !has(node, name, values))
     }
+}
+
+impl OperandPattern {
+    fn fits(&self, model: &Model, node: &Node) -> bool {
+        match &self.operand {
+            Indices::One(index) => self.fits_at(model, node, *index),
+            Indices::Several(indices) => indices.iter().any(|&index| self.fits_at(model, node, index)),
+        }
+    }
+
+    fn fits_at(&self, model: &Model, node: &Node, index: usize) -> bool {
+        let Some(index) = node.operands.get(index).copied().flatten() else {
+            let describes = self.dtypes.is_some() || self.ranks.is_some() || self.constant.is_some();
+            return self.present != Some(true) && !describes && self.empty != Some(false);
+        };
+        let value = &model.values[index];
+        self.present != Some(false)
+            && self.dtypes.as_ref().is_none_or(|names| names.iter().any(|name| name == value.dtype.name()))
+            && self.ranks.as_ref().is_none_or(|ranks| ranks.contains(&value.shape.len()))
+            && self.empty.is_none_or(|empty| value.is_empty() == empty)
+            && self.constant.is_none_or(|constant| is_constant(model, index) == constant)
+    }
+}
+
+fn is_constant(model: &Model, value: usize) -> bool {
+    let part = upstream(model, value);
+    model.inputs().all(|(_, leaf)| !part[leaf.value])
+}
+
+fn second_shorter_off_axis(model: &Model, node: &Node) -> bool {
+    let [Some(first), Some(second), ..] = node.operands[..] else { return false };
+    let (first, second) = (&model.values[first].shape, &model.values[second].shape);
+    let axis = node.attributes.iter().find_map(|(name, value)| match value {
+        Attribute::Int(axis) if name == "axis" => Some(*axis),
+        _ => None,
+    });
+    let axis = axis.unwrap_or(0).rem_euclid(first.len().max(1) as i64) as usize;
+    first.iter().zip(second).enumerate().any(|(i, (first, second))| i != axis && second < first)
+}
+
+/// Which values contribute to `value`, itself included.
+fn upstream(model: &Model, value: usize) -> Vec<bool> {
+    let mut found = vec![false; model.values.len()];
+    found[value] = true;
+    for node in model.nodes.iter().rev() {
+        if node.outputs.iter().any(|&output| found[output]) {
+            node.operands.iter().flatten().for_each(|&operand| found[operand] = true);
+        }
+    }
+    found
+}
+
+/// The values that `values` contribute to, themselves included.
+fn downstream(model: &Model, mut values: Vec<usize>) -> Vec<usize> {
+    for node in &model.nodes {
+        if node.operands.iter().flatten().any(|operand| values.contains(operand)) {
+            values.extend(&node.outputs);
+        }
+    }
+    values
+}
+
+/// The model without the nodes that do not contribute to `value`.
+fn contributing(model: &Model, value: usize) -> Model {
+    let found = upstream(model, value);
+    let mut part = model.clone();
+    part.nodes.retain(|node| node.outputs.iter().any(|&output| found[output]));
+    part
 }
 
 /// Whether the node's attribute has (in a list: contains) one of the values.

@@ -86,6 +86,18 @@ pub enum Kind {
     Protocol,
 }
 
+impl Difference {
+    /// The output that differs, unless their number does.
+    pub fn output(&self) -> Option<usize> {
+        match *self {
+            Difference::Count { .. } => None,
+            Difference::DType { output, .. }
+            | Difference::Shape { output, .. }
+            | Difference::Value { output, .. } => Some(output),
+        }
+    }
+}
+
 impl Wrong {
     pub fn kind(&self) -> Kind {
         match self {
@@ -161,10 +173,15 @@ impl Expectation {
 
     /// The first difference of `outputs` from what is expected, if any.
     pub fn compare(&self, outputs: &[TensorData]) -> Option<Difference> {
+        self.differences(outputs).next()
+    }
+
+    /// The first difference of each output that differs.
+    fn differences<'a>(&'a self, outputs: &'a [TensorData]) -> Box<dyn Iterator<Item = Difference> + 'a> {
         if outputs.len() != self.outputs.len() {
-            return Some(Difference::Count { got: outputs.len() });
+            return Box::new(std::iter::once(Difference::Count { got: outputs.len() }));
         }
-        outputs.iter().zip(&self.outputs).enumerate().find_map(|(output, (got, expected))| {
+        Box::new(outputs.iter().zip(&self.outputs).enumerate().filter_map(|(output, (got, expected))| {
             if got.dtype != expected.dtype {
                 return Some(Difference::DType { output, got: got.dtype });
             }
@@ -175,15 +192,20 @@ impl Expectation {
             let element = wrong.next()?;
             let wrong = 1 + wrong.count();
             Some(Difference::Value { output, element, got: got.element_text(element), wrong })
-        })
+        }))
     }
 
     /// What is wrong with one backend's answer, if anything.
     pub fn judge(&self, result: &Result<Vec<TensorData>, Failure>) -> Option<Wrong> {
+        self.judge_each(result).into_iter().next()
+    }
+
+    /// All that is wrong with one backend's answer: a failure, or what is wrong with each output.
+    pub fn judge_each(&self, result: &Result<Vec<TensorData>, Failure>) -> Vec<Wrong> {
         match result {
-            Ok(outputs) => self.compare(outputs).map(Wrong::Output),
-            Err(Failure::Unsupported(_)) => None,
-            Err(failure) => Some(Wrong::Failed(failure.clone())),
+            Ok(outputs) => self.differences(outputs).map(Wrong::Output).collect(),
+            Err(Failure::Unsupported(_)) => Vec::new(),
+            Err(failure) => vec![Wrong::Failed(failure.clone())],
         }
     }
 }
