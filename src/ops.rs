@@ -11,6 +11,7 @@ pub mod blocks;
 pub mod cast;
 pub mod common;
 pub mod conv;
+pub mod division;
 pub mod functions;
 pub mod indexing;
 mod interpolate;
@@ -33,6 +34,7 @@ mod windows;
 /// The families' tables, in the order of the page of operators.
 pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Elementwise arithmetic", math::TABLE),
+    ("Division and powers", division::TABLE),
     ("Elementwise functions", functions::TABLE),
     ("Activations", activation::TABLE),
     ("Comparisons and logic", logic::TABLE),
