@@ -52,16 +52,22 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
         Numerics::Accumulated => accumulated(&args, &operand_errors, node)?,
         Numerics::Custom(rule) => rule(&args, &operand_errors, &exact)?,
     };
-    let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype);
+    let selects = matches!(node.spec.numerics, Numerics::Exact | Numerics::Elementwise { ulps: 0.0, .. });
+    let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype, !selects);
     found.into_iter().zip(&exact).zip(&args.output_dtypes).map(finish).collect()
 }
 
 /// Adds the spacing of subnormal numbers, and gives up on values that may overflow. `None` where nothing is in doubt.
-fn finish(error: Tensor, exact: &Tensor, dtype: DType) -> Result<Option<Tensor>, TchError> {
+fn finish(error: Tensor, exact: &Tensor, dtype: DType, rounds: bool) -> Result<Option<Tensor>, TchError> {
     let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)?;
     // Certain values must not make what they index, select or are compared with doubtful: the integers of a doubtful
     // comparison, but also what Relu or Cast made of exact floats, and a 0 of Relu beside rounded elements.
-    let doubtful = error.f_gt(0.0)?;
+    let mut doubtful = error.f_gt(0.0)?;
+    if rounds && dtype == DType::F64 {
+        // The relative error of so small a result has itself become 0.
+        let small = exact.f_abs()?.f_lt(f64::MIN_POSITIVE / DType::F64.unit_roundoff())?;
+        doubtful = doubtful.f_logical_or(&small.f_logical_and(&exact.f_ne(0.0)?)?)?;
+    }
     if !bool::try_from(doubtful.f_any()?)? {
         return Ok(None);
     }
