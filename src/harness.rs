@@ -93,15 +93,16 @@ impl Harness {
         self.stats.add("elements", "bound broken by libtorch", expectation.suspect as u64);
         let mut met = Vec::new();
         for outcome in outcomes {
-            let Some(wrong) = expectation.judge(&outcome.result) else { continue };
             let version = self.target(outcome.backend).version.clone();
             let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
-            if let Some(issue) = self.known.explain(at, &wrong, &case.model) {
-                met.push(issue.id.clone());
-                continue;
+            for wrong in expectation.all_wrong(&outcome.result) {
+                if let Some(issue) = self.known.explain(at, &wrong, &case.model) {
+                    met.push(issue.id.clone());
+                    continue;
+                }
+                self.stats.count("cases", "bugs");
+                return self.finding(case, outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
             }
-            self.stats.count("cases", "bugs");
-            return self.finding(case, outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
         }
         self.stats.count("cases", if met.is_empty() { "agree" } else { "known issues only" });
         Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
@@ -168,7 +169,9 @@ impl Harness {
 
     fn finding(&self, case: &Case, all: &[Outcome], at: &Outcome, wrong: Wrong) -> Result<Finding, Defect> {
         let target = self.target(at.backend);
-        let culprit = triage::culprit(case, target.backend.as_ref(), at.level)?;
+        let place = Place { backend: at.backend, version: &target.version, level: at.level };
+        let known = |wrong: &Wrong, model: &Model| self.known.explaining(place, wrong, model).is_some();
+        let culprit = triage::culprit(case, target.backend.as_ref(), at.level, wrong.kind(), known)?;
         Ok(Finding::new(case, all, at, &target.version, wrong, culprit))
     }
 }

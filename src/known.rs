@@ -5,6 +5,7 @@ use crate::dtype::DType;
 use crate::model::{Model, Node};
 use crate::oracle::{Kind, Wrong};
 use crate::spec::Attribute;
+use crate::tensor::TensorData;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +13,8 @@ use std::path::Path;
 /// The committed list.
 const BUILT_IN: &str = include_str!("known.toml");
 
-/// One known issue. It explains a difference when backend, level, version and kind fit and the model has its pattern.
+/// One known issue. It explains a difference when backend, level, version, kind and message fit and the model has its
+/// pattern; a wrong output only when the pattern is part of what computes that output.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issue {
@@ -24,6 +26,8 @@ pub struct Issue {
     /// All when absent.
     pub level: Option<Level>,
     pub kinds: Vec<Kind>,
+    /// A part of the failure's text, such as the source file of a panic.
+    pub message: Option<String>,
     /// Operators that follow each other, each using a result of the one before it, with what must hold for each.
     pub chain: Vec<Pattern>,
     /// The tracker's page, if it has one.
@@ -39,7 +43,8 @@ pub struct Issue {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pattern {
-    pub operator: String,
+    /// Its operator, or one of a list.
+    pub operator: Names,
     /// The element type of the first operand.
     pub dtypes: Option<Vec<String>>,
     /// The rank of the first operand.
@@ -52,12 +57,46 @@ pub struct Pattern {
     pub output_rank_grows: Option<bool>,
     /// How many operands are written.
     pub operands: Option<usize>,
+    /// How many outputs are written.
+    pub outputs: Option<usize>,
+    /// What must hold for the operands at these positions, counted from 0. An absent operand fits nothing.
+    #[serde(default)]
+    pub operand: BTreeMap<String, OperandPattern>,
     /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
     #[serde(default)]
     pub attributes: BTreeMap<String, Vec<toml::Value>>,
     /// Integer attributes none of whose elements may have one of these values; an absent one fits.
     #[serde(default)]
     pub attributes_not: BTreeMap<String, Vec<toml::Value>>,
+}
+
+/// One name or a list of them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Names {
+    One(String),
+    Any(Vec<String>),
+}
+
+impl Names {
+    fn contain(&self, name: &str) -> bool {
+        match self {
+            Names::One(one) => one == name,
+            Names::Any(list) => list.iter().any(|one| one == name),
+        }
+    }
+}
+
+/// What an operand must look like. Everything left out fits anything.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperandPattern {
+    pub dtypes: Option<Vec<String>>,
+    pub ranks: Option<Vec<usize>>,
+    /// It is a constant and has an element below 0.
+    pub negative: Option<bool>,
+    /// It is a constant whose elements, as axes of the first operand counted from the front, do not ascend.
+    pub unordered_axes: Option<bool>,
 }
 
 /// Why a list of known issues cannot be used.
@@ -106,16 +145,30 @@ impl Known {
 
     /// The first issue that explains what is wrong, which is thereby met.
     pub fn explain(&mut self, at: Place, wrong: &Wrong, model: &Model) -> Option<&Issue> {
-        let kind = wrong.kind();
-        let explains = |issue: &Issue| issue.kinds.contains(&kind) && issue.applies(at) && issue.fits(model);
-        let index = self.issues.iter().position(explains)?;
+        let index = self.explaining(at, wrong, model)?;
         self.met[index] += 1;
         Some(&self.issues[index])
     }
 
+    /// The index of the first issue that explains what is wrong.
+    pub fn explaining(&self, at: Place, wrong: &Wrong, model: &Model) -> Option<usize> {
+        let kind = wrong.kind();
+        let explains = |issue: &Issue| {
+            issue.kinds.contains(&kind)
+                && issue.applies(at)
+                && issue.says(wrong)
+                && match wrong.output() {
+                    Some(output) => issue.fits(model, &model.upstream(model.outputs[output])),
+                    None => issue.fits(model, &model.nodes.iter().collect::<Vec<_>>()),
+                }
+        };
+        self.issues.iter().position(explains)
+    }
+
     /// The first fatal issue whose pattern the model has, which is thereby met: the backend must not be run.
     pub fn forbids(&mut self, at: Place, model: &Model) -> Option<&Issue> {
-        let index = self.issues.iter().position(|issue| issue.fatal && issue.applies(at) && issue.fits(model))?;
+        let all: Vec<&Node> = model.nodes.iter().collect();
+        let index = self.issues.iter().position(|issue| issue.fatal && issue.applies(at) && issue.fits(model, &all))?;
         self.met[index] += 1;
         Some(&self.issues[index])
     }
@@ -140,16 +193,23 @@ impl Issue {
         self.versions.as_ref().is_none_or(|range| version.is_ok_and(|version| range.matches(&version)))
     }
 
-    /// Whether the pattern occurs in the model.
-    pub fn fits(&self, model: &Model) -> bool {
+    fn says(&self, wrong: &Wrong) -> bool {
+        self.message.as_ref().is_none_or(|part| match wrong {
+            Wrong::Failed(failure) => failure.to_string().contains(part),
+            Wrong::Output(_) => false,
+        })
+    }
+
+    /// Whether the pattern occurs among these nodes of the model.
+    pub fn fits(&self, model: &Model, nodes: &[&Node]) -> bool {
         let Some((first, rest)) = self.chain.split_first() else { return false };
-        let mut reached: Vec<&Node> = model.nodes.iter().filter(|node| first.fits(model, node)).collect();
+        let mut reached: Vec<&Node> = nodes.iter().copied().filter(|node| first.fits(model, node)).collect();
         for pattern in rest {
             let follows = |node: &&Node| {
                 let uses = |before: &&Node| node.operands.iter().flatten().any(|value| before.outputs.contains(value));
                 pattern.fits(model, node) && reached.iter().any(uses)
             };
-            reached = model.nodes.iter().filter(follows).collect();
+            reached = nodes.iter().copied().filter(follows).collect();
         }
         !reached.is_empty()
     }
@@ -159,10 +219,7 @@ impl Pattern {
     fn fits(&self, model: &Model, node: &Node) -> bool {
         let first = node.operands.first().copied().flatten().map(|value| &model.values[value]);
         let all = || node.operands.iter().flatten().chain(&node.outputs).map(|&value| &model.values[value]);
-        let dtype_fits = |wanted: &Option<Vec<String>>, dtype: Option<DType>| {
-            wanted.as_ref().is_none_or(|names| dtype.is_some_and(|dtype| names.iter().any(|name| name == dtype.name())))
-        };
-        self.operator == node.spec.name
+        self.operator.contain(node.spec.name)
             && dtype_fits(&self.dtypes, first.map(|value| value.dtype))
             && dtype_fits(&self.output_dtypes, node.outputs.first().map(|&value| model.values[value].dtype))
             && self.ranks.as_ref().is_none_or(|ranks| first.is_some_and(|value| ranks.contains(&value.shape.len())))
@@ -172,9 +229,34 @@ impl Pattern {
                 first.is_some_and(|value| (output.shape.len() > value.shape.len()) == wanted)
             })
             && self.operands.is_none_or(|count| node.operands.len() == count)
+            && self.outputs.is_none_or(|count| node.outputs.len() == count)
+            && self.operand.iter().all(|(position, pattern)| {
+                let operand = position.parse().ok().and_then(|position: usize| *node.operands.get(position)?);
+                operand.is_some_and(|value| pattern.fits(model, value, first.map_or(0, |value| value.shape.len())))
+            })
             && self.attributes.iter().all(|(name, values)| has(node, name, values))
             && self.attributes_not.iter().all(|(name, values)| !has(node, name, values))
     }
+}
+
+impl OperandPattern {
+    /// Whether the value fits as an operand of a node whose first operand has this rank.
+    fn fits(&self, model: &Model, value: usize, rank: usize) -> bool {
+        let content = || model.leaves.iter().find(|leaf| leaf.value == value)?.content.as_ref().map(TensorData::to_f64);
+        let negative = || content().is_some_and(|list| list.iter().any(|&x| x < 0.0));
+        let unordered = || {
+            let from_front = |x: f64| if x < 0.0 { x + rank as f64 } else { x };
+            content().is_some_and(|list| !list.iter().map(|&x| from_front(x)).is_sorted())
+        };
+        dtype_fits(&self.dtypes, Some(model.values[value].dtype))
+            && self.ranks.as_ref().is_none_or(|ranks| ranks.contains(&model.values[value].shape.len()))
+            && self.negative.is_none_or(|wanted| negative() == wanted)
+            && self.unordered_axes.is_none_or(|wanted| unordered() == wanted)
+    }
+}
+
+fn dtype_fits(wanted: &Option<Vec<String>>, dtype: Option<DType>) -> bool {
+    wanted.as_ref().is_none_or(|names| dtype.is_some_and(|dtype| names.iter().any(|name| name == dtype.name())))
 }
 
 /// Whether the node's attribute has (in a list: contains) one of the values.

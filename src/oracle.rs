@@ -102,6 +102,18 @@ impl Wrong {
     }
 }
 
+impl Wrong {
+    /// The index of the output that is wrong, if it is a single one.
+    pub fn output(&self) -> Option<usize> {
+        match self {
+            Wrong::Output(
+                Difference::DType { output, .. } | Difference::Shape { output, .. } | Difference::Value { output, .. },
+            ) => Some(*output),
+            Wrong::Output(Difference::Count { .. }) | Wrong::Failed(_) => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.pad(match self {
@@ -161,10 +173,15 @@ impl Expectation {
 
     /// The first difference of `outputs` from what is expected, if any.
     pub fn compare(&self, outputs: &[TensorData]) -> Option<Difference> {
+        self.differences(outputs).next()
+    }
+
+    /// How `outputs` differ from what is expected: at most one difference for each output.
+    fn differences<'a>(&'a self, outputs: &'a [TensorData]) -> Box<dyn Iterator<Item = Difference> + 'a> {
         if outputs.len() != self.outputs.len() {
-            return Some(Difference::Count { got: outputs.len() });
+            return Box::new(std::iter::once(Difference::Count { got: outputs.len() }));
         }
-        outputs.iter().zip(&self.outputs).enumerate().find_map(|(output, (got, expected))| {
+        Box::new(outputs.iter().zip(&self.outputs).enumerate().filter_map(|(output, (got, expected))| {
             if got.dtype != expected.dtype {
                 return Some(Difference::DType { output, got: got.dtype });
             }
@@ -175,15 +192,20 @@ impl Expectation {
             let element = wrong.next()?;
             let wrong = 1 + wrong.count();
             Some(Difference::Value { output, element, got: got.element_text(element), wrong })
-        })
+        }))
     }
 
     /// What is wrong with one backend's answer, if anything.
     pub fn judge(&self, result: &Result<Vec<TensorData>, Failure>) -> Option<Wrong> {
+        self.all_wrong(result).into_iter().next()
+    }
+
+    /// All that is wrong with one backend's answer: every wrong output, or the failure.
+    pub fn all_wrong(&self, result: &Result<Vec<TensorData>, Failure>) -> Vec<Wrong> {
         match result {
-            Ok(outputs) => self.compare(outputs).map(Wrong::Output),
-            Err(Failure::Unsupported(_)) => None,
-            Err(failure) => Some(Wrong::Failed(failure.clone())),
+            Ok(outputs) => self.differences(outputs).map(Wrong::Output).collect(),
+            Err(Failure::Unsupported(_)) => Vec::new(),
+            Err(failure) => vec![Wrong::Failed(failure.clone())],
         }
     }
 }
