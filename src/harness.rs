@@ -169,7 +169,7 @@ impl Harness {
 
     fn finding(&self, case: &Case, all: &[Outcome], at: &Outcome, wrong: Wrong) -> Result<Finding, Defect> {
         let target = self.target(at.backend);
-        let culprit = triage::culprit(case, target.backend.as_ref(), at.level)?;
+        let culprit = triage::culprit(case, target.backend.as_ref(), at.level, wrong.kind())?;
         Ok(Finding::new(case, all, at, &target.version, wrong, culprit))
     }
 }

@@ -91,9 +91,9 @@ impl Difference {
     pub fn output(&self) -> Option<usize> {
         match *self {
             Difference::Count { .. } => None,
-            Difference::DType { output, .. }
-            | Difference::Shape { output, .. }
-            | Difference::Value { output, .. } => Some(output),
+            Difference::DType { output, .. } | Difference::Shape { output, .. } | Difference::Value { output, .. } => {
+                Some(output)
+            }
         }
     }
 }

@@ -30,11 +30,25 @@ pub fn error_of(errors: &[Option<Tensor>], index: usize, x: &Tensor) -> Result<T
 
 /// `error` with infinity in place of NaN, such as 0 times infinity.
 pub fn defined(error: Tensor) -> Result<Tensor, TchError> {
-    error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)
+    error.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)
 }
 
 /// How much 1 / x may be off relative to its value, when x > 0 may be off by the share `share` of its own.
 pub fn of_reciprocal(share: &Tensor) -> Result<Tensor, TchError> {
     let share = share.f_clamp_max(1.0)?;
-    Ok(&share / (1.0 - &share))
+    // What is left of 1 may be the negative zero.
+    let rest: Tensor = 1.0 - &share;
+    (share / rest).f_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_known_of_a_reciprocal_of_what_may_be_zero() {
+        let shares = Tensor::from_slice(&[0.0, 0.5, 1.0, f64::INFINITY]);
+        let errors: Vec<f64> = of_reciprocal(&shares).and_then(Vec::try_from).expect("a row");
+        assert_eq!(errors, [0.0, 1.0, f64::INFINITY, f64::INFINITY]);
+    }
 }

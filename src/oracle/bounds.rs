@@ -58,7 +58,7 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
 
 /// Adds the spacing of subnormal numbers, and gives up on values that may overflow.
 fn finish(error: Tensor, exact: &Tensor, dtype: DType) -> Result<Option<Tensor>, TchError> {
-    let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)?;
+    let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
     if !dtype.is_float() {
         // Certain integers must not make what they index or select doubtful.
         let doubtful = bool::try_from(error.f_gt(0.0)?.f_any()?)?;
