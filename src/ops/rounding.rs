@@ -34,7 +34,7 @@ pub fn error_of(errors: &[Option<Tensor>], index: usize, x: &Tensor) -> Result<T
 
 /// `error` with infinity in place of NaN, such as 0 times infinity.
 pub fn defined(error: Tensor) -> Result<Tensor, TchError> {
-    error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)
+    error.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)
 }
 
 /// `error`, infinite wherever `doubtful` is true.
