@@ -169,7 +169,9 @@ impl Harness {
 
     fn finding(&self, case: &Case, all: &[Outcome], at: &Outcome, wrong: Wrong) -> Result<Finding, Defect> {
         let target = self.target(at.backend);
-        let culprit = triage::culprit(case, target.backend.as_ref(), at.level)?;
+        let place = Place { backend: at.backend, version: &target.version, level: at.level };
+        let known = |wrong: &Wrong, model: &Model| self.known.explaining(place, wrong, model).is_some();
+        let culprit = triage::culprit(case, target.backend.as_ref(), at.level, wrong.kind(), known)?;
         Ok(Finding::new(case, all, at, &target.version, wrong, culprit))
     }
 }

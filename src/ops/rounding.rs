@@ -34,7 +34,7 @@ pub fn error_of(errors: &[Option<Tensor>], index: usize, x: &Tensor) -> Result<T
 
 /// `error` with infinity in place of NaN, such as 0 times infinity.
 pub fn defined(error: Tensor) -> Result<Tensor, TchError> {
-    error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)
+    error.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)
 }
 
 /// `error`, infinite wherever `doubtful` is true.
@@ -45,7 +45,19 @@ pub fn unless(doubtful: &Tensor, error: &Tensor) -> Result<Tensor, TchError> {
 /// How much 1 / x may be off relative to its value, when x > 0 may be off by the share `share` of its own.
 pub fn of_reciprocal(share: &Tensor) -> Result<Tensor, TchError> {
     let share = share.f_clamp_max(1.0)?;
-    // tch subtracts from a number by negating: 1 - 1 is -0, and the quotient minus infinity.
-    let ratio: Tensor = &share / (1.0 - &share);
-    ratio.f_abs()
+    // tch computes 1 - 1 as -0, by which the bound would be minus infinity, and count for nothing.
+    let least: Tensor = 1.0 - &share;
+    (share / least).f_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reciprocal_of_what_may_be_zero_is_unbounded() {
+        let shares = of_reciprocal(&Tensor::from_slice(&[0.0, 0.5, 1.0, 3.0, f64::INFINITY])).unwrap();
+        let shares = Vec::<f64>::try_from(defined(shares).unwrap()).unwrap();
+        assert_eq!(shares, [0.0, 1.0, f64::INFINITY, f64::INFINITY, f64::INFINITY]);
+    }
 }

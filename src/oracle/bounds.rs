@@ -67,7 +67,7 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
 /// comparison, but also what Relu or Cast made of exact floats, and a 0 of Relu beside other elements. So unless the
 /// operator computes `always`, the spacing goes only to what has an error, or may be flushed to 0.
 fn finish(error: Tensor, exact: &Tensor, dtype: DType, always: bool) -> Result<Option<Tensor>, TchError> {
-    let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)?;
+    let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
     let mut doubtful = error.f_gt(0.0)?;
     if dtype.is_float() {
         let subnormal = exact.f_ne(0.0)?.f_logical_and(&exact.f_abs()?.f_lt(dtype.min_positive())?)?;
