@@ -147,7 +147,7 @@ fn cut(b: &mut Builder, dim: Term, stepped: bool, dtype: DType) -> Cut {
 }
 
 fn slice(x: &Tensor, axis: usize, start: i64, end: i64, step: i64) -> Result<Tensor, TchError> {
-    let dim = x.size()[axis];
+    let dim = x.size().get(axis).map_or_else(|| refuse("an axis out of range"), |&dim| Ok(dim))?;
     let axis = axis as i64;
     let from_front = |index: i64| if index < 0 { index + dim } else { index };
     let (start, end) = (from_front(start), from_front(end));
