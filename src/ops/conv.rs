@@ -207,5 +207,8 @@ fn convolve_transposed(a: &Args) -> Outputs {
         3 => x.f_conv_transpose3d(w, none, &stride, &zeros, &zeros, group, &dilation)?,
         _ => return Err(unsupported("a convolution over more than three axes")),
     };
-    one(add_bias(y.f_pad(crop, "constant", 0.0)?, a.opt(2)))
+    // What is added first: padding may cut more than there is, where output padding makes up for it.
+    let added: Vec<i64> = crop.iter().map(|&crop| crop.max(0)).collect();
+    let cut: Vec<i64> = crop.iter().map(|&crop| crop.min(0)).collect();
+    one(add_bias(y.f_pad(added, "constant", 0.0)?.f_pad(cut, "constant", 0.0)?, a.opt(2)))
 }
