@@ -25,3 +25,6 @@ pub const MAX_INPUT_BYTES: u64 = 1 << 20;
 /// Bytes of a model or an archive that a person hands in, and of the inputs made for it. The message of a protobuf ends
 /// at 2 GiB; every backend and the f64 reference hold copies of it at the same time.
 pub const MAX_FILE_BYTES: u64 = 1 << 29;
+
+/// All integers up to this one, 2^53, are exact in f64: results of i64 beyond it are not judged.
+pub const EXACT: f64 = 9_007_199_254_740_992.0;

@@ -6,6 +6,7 @@
 //! counts full forward passes.
 
 use crate::dtype::DType;
+use crate::limits::EXACT;
 use crate::model::{LeafData, Model, Node};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::spec::{Args, Domain, Role};
@@ -21,8 +22,6 @@ const LEARNING_RATE: f64 = 0.5;
 const MARGIN: f64 = 0.05;
 /// The share of a type's range that values may use: backends may round differently near its end.
 const RANGE_SHARE: f64 = 0.5;
-/// All integers up to this one, 2^53, are exact in f64.
-const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// What a search found.
 pub struct Found {

@@ -291,8 +291,14 @@ fn local_response_error(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -
     let squares = neighbours(a, &x.f_square()?)?;
     let moved = neighbours(a, &(x.f_abs()? * &error * 2.0 + error.f_square()?))?;
     let scale = (alpha / size).abs();
-    let change =
-        moved * scale + (&squares * scale + bias.abs()) * ((size + 6.0) * u) + size * scale * dtype.min_positive();
+    // The sum of one channel may be made from that of the channel before, by adding one square and subtracting another:
+    // then the roundings of all channels' sums add up.
+    let every = x.f_square()?.f_sum_dim_intlist([1].as_slice(), true, None)?;
+    let running = (every * (scale * size) + bias.abs() * x.size()[1] as f64) * (2.0 * u);
+    let change = moved * scale
+        + (&squares * scale + bias.abs()) * ((size + 6.0) * u)
+        + running
+        + size * scale * dtype.min_positive();
     // At or below 0 nothing can be said.
     let low = &base - &change;
     let doubtful = low.f_le(0.0)?.f_logical_or(&squares.f_gt(dtype.max() * 0.5)?)?;

@@ -5,7 +5,7 @@ use super::movement::axes_of;
 use super::order::keep_dims;
 use super::rounding::{defined, error_of, gamma, underflow, unless_overflow};
 use crate::dtype::{DType, DTypes, FLOATS, INDICES, INTS, NUMBERS};
-use crate::limits::MAX_RANK;
+use crate::limits::{EXACT, MAX_RANK};
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
 use tch::{Kind, TchError, Tensor};
@@ -236,6 +236,17 @@ pub const PROD: OpSpec = OpSpec {
         })
     }),
     eval: |a| along(a, &[a.x(0)], |lines| lines[0].f_prod_dim_int(-1, false, a.output_kind(0))),
+    // A later 0 does not undo that the product has left the range of integers: it may wrap, or stay at the end.
+    guard: Some(|a| {
+        if a.dtype(0).is_float() {
+            return Ok(Vec::new());
+        }
+        let most = a.dtype(0).max().min(EXACT);
+        along(a, &[a.x(0)], |lines| {
+            let reached = lines[0].f_to_kind(Kind::Double)?.f_abs()?.f_clamp_min(1.0)?;
+            Ok(most - reached.f_prod_dim_int(-1, false, Kind::Double)?)
+        })
+    }),
     ..REDUCTION
 };
 
