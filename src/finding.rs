@@ -70,7 +70,7 @@ impl Finding {
 
 /// Whether all backends that answered agree with each other and only the reference stands alone: then the specification
 /// is the suspect.
-fn reference_stands_alone(case: &Case, outcomes: &[Outcome]) -> bool {
+pub fn reference_stands_alone(case: &Case, outcomes: &[Outcome]) -> bool {
     let answers: Vec<(&str, &Vec<TensorData>)> =
         outcomes.iter().filter_map(|outcome| Some((outcome.backend, outcome.result.as_ref().ok()?))).collect();
     let backends = answers.iter().map(|(id, _)| id).collect::<BTreeSet<_>>();
