@@ -93,9 +93,9 @@ impl Harness {
         self.stats.add("elements", "bound broken by libtorch", expectation.suspect as u64);
         let mut met = Vec::new();
         for outcome in outcomes {
-            let version = self.target(outcome.backend).version.clone();
-            let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
-            for wrong in expectation.all_wrong(&outcome.result) {
+            for wrong in expectation.judge_each(&outcome.result) {
+                let version = self.target(outcome.backend).version.clone();
+                let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
                 if let Some(issue) = self.known.explain(at, &wrong, &case.model) {
                     met.push(issue.id.clone());
                     continue;

@@ -13,8 +13,8 @@ use std::path::Path;
 /// The committed list.
 const BUILT_IN: &str = include_str!("known.toml");
 
-/// One known issue. It explains a difference when backend, level, version, kind and message fit and the model has its
-/// pattern; a wrong output only when the pattern is part of what computes that output.
+/// One known issue. It explains a difference when backend, level, version, kind and message fit and the model has
+/// its pattern.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issue {
@@ -29,6 +29,7 @@ pub struct Issue {
     /// A part of the failure's text, such as the source file of a panic.
     pub message: Option<String>,
     /// Operators that follow each other, each using a result of the one before it, with what must hold for each.
+    /// What a wrong output is explained by must contribute to that output.
     pub chain: Vec<Pattern>,
     /// The tracker's page, if it has one.
     pub link: Option<String>,
@@ -43,8 +44,11 @@ pub struct Issue {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pattern {
-    /// Its operator, or one of a list.
+    /// The operator, or several of which any fits.
     pub operator: Names,
+    /// The node may use a result of the one before it through other nodes.
+    #[serde(default)]
+    pub distant: bool,
     /// The element type of the first operand.
     pub dtypes: Option<Vec<String>>,
     /// The rank of the first operand.
@@ -59,9 +63,11 @@ pub struct Pattern {
     pub operands: Option<usize>,
     /// How many outputs are written.
     pub outputs: Option<usize>,
-    /// What must hold for the operands at these positions, counted from 0. An absent operand fits nothing.
+    /// What must hold of single operands.
     #[serde(default)]
-    pub operand: BTreeMap<String, OperandPattern>,
+    pub with: Vec<OperandPattern>,
+    /// Some dimension of the second operand is shorter than that of the first, other than along the attribute `axis`.
+    pub second_shorter_off_axis: Option<bool>,
     /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
     #[serde(default)]
     pub attributes: BTreeMap<String, Vec<toml::Value>>,
@@ -70,32 +76,39 @@ pub struct Pattern {
     pub attributes_not: BTreeMap<String, Vec<toml::Value>>,
 }
 
-/// One name or a list of them.
+/// One name or several.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Names {
     One(String),
-    Any(Vec<String>),
+    Several(Vec<String>),
 }
 
-impl Names {
-    fn contain(&self, name: &str) -> bool {
-        match self {
-            Names::One(one) => one == name,
-            Names::Any(list) => list.iter().any(|one| one == name),
-        }
-    }
+/// One index or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Indices {
+    One(usize),
+    Several(Vec<usize>),
 }
 
-/// What an operand must look like. Everything left out fits anything.
+/// What one operand must look like. Everything left out fits anything.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperandPattern {
+    /// Its index, or several of which any fits.
+    pub operand: Indices,
+    pub present: Option<bool>,
     pub dtypes: Option<Vec<String>>,
     pub ranks: Option<Vec<usize>>,
-    /// It is a constant and has an element below 0.
+    /// An operand that is left out is empty.
+    pub empty: Option<bool>,
+    /// No graph input contributes to it, so that a compiler knows it.
+    pub constant: Option<bool>,
+    /// It is a constant of the specification, such as pads, and has an element below 0.
     pub negative: Option<bool>,
-    /// It is a constant whose elements, as axes of the first operand counted from the front, do not ascend.
+    /// It is a constant of the specification whose elements, as axes of the first operand counted from the front, do not
+    /// ascend.
     pub unordered_axes: Option<bool>,
 }
 
@@ -153,22 +166,20 @@ impl Known {
     /// The index of the first issue that explains what is wrong.
     pub fn explaining(&self, at: Place, wrong: &Wrong, model: &Model) -> Option<usize> {
         let kind = wrong.kind();
+        let part = match wrong {
+            Wrong::Output(difference) => difference.output().map(|output| contributing(model, model.outputs[output])),
+            Wrong::Failed(_) => None,
+        };
+        let model = part.as_ref().unwrap_or(model);
         let explains = |issue: &Issue| {
-            issue.kinds.contains(&kind)
-                && issue.applies(at)
-                && issue.says(wrong)
-                && match wrong.output() {
-                    Some(output) => issue.fits(model, &model.upstream(model.outputs[output])),
-                    None => issue.fits(model, &model.nodes.iter().collect::<Vec<_>>()),
-                }
+            issue.kinds.contains(&kind) && issue.applies(at) && issue.says(wrong) && issue.fits(model)
         };
         self.issues.iter().position(explains)
     }
 
     /// The first fatal issue whose pattern the model has, which is thereby met: the backend must not be run.
     pub fn forbids(&mut self, at: Place, model: &Model) -> Option<&Issue> {
-        let all: Vec<&Node> = model.nodes.iter().collect();
-        let index = self.issues.iter().position(|issue| issue.fatal && issue.applies(at) && issue.fits(model, &all))?;
+        let index = self.issues.iter().position(|issue| issue.fatal && issue.applies(at) && issue.fits(model))?;
         self.met[index] += 1;
         Some(&self.issues[index])
     }
@@ -200,16 +211,17 @@ impl Issue {
         })
     }
 
-    /// Whether the pattern occurs among these nodes of the model.
-    pub fn fits(&self, model: &Model, nodes: &[&Node]) -> bool {
+    /// Whether the pattern occurs in the model.
+    pub fn fits(&self, model: &Model) -> bool {
         let Some((first, rest)) = self.chain.split_first() else { return false };
-        let mut reached: Vec<&Node> = nodes.iter().copied().filter(|node| first.fits(model, node)).collect();
+        let mut reached: Vec<&Node> = model.nodes.iter().filter(|node| first.fits(model, node)).collect();
         for pattern in rest {
+            let before: Vec<usize> = reached.iter().flat_map(|node| node.outputs.iter().copied()).collect();
+            let before = if pattern.distant { downstream(model, before) } else { before };
             let follows = |node: &&Node| {
-                let uses = |before: &&Node| node.operands.iter().flatten().any(|value| before.outputs.contains(value));
-                pattern.fits(model, node) && reached.iter().any(uses)
+                pattern.fits(model, node) && node.operands.iter().flatten().any(|value| before.contains(value))
             };
-            reached = nodes.iter().copied().filter(follows).collect();
+            reached = model.nodes.iter().filter(follows).collect();
         }
         !reached.is_empty()
     }
@@ -219,7 +231,14 @@ impl Pattern {
     fn fits(&self, model: &Model, node: &Node) -> bool {
         let first = node.operands.first().copied().flatten().map(|value| &model.values[value]);
         let all = || node.operands.iter().flatten().chain(&node.outputs).map(|&value| &model.values[value]);
-        self.operator.contain(node.spec.name)
+        let dtype_fits = |wanted: &Option<Vec<String>>, dtype: Option<DType>| {
+            wanted.as_ref().is_none_or(|names| dtype.is_some_and(|dtype| names.iter().any(|name| name == dtype.name())))
+        };
+        let named = match &self.operator {
+            Names::One(name) => name == node.spec.name,
+            Names::Several(names) => names.iter().any(|name| name == node.spec.name),
+        };
+        named
             && dtype_fits(&self.dtypes, first.map(|value| value.dtype))
             && dtype_fits(&self.output_dtypes, node.outputs.first().map(|&value| model.values[value].dtype))
             && self.ranks.as_ref().is_none_or(|ranks| first.is_some_and(|value| ranks.contains(&value.shape.len())))
@@ -230,33 +249,92 @@ impl Pattern {
             })
             && self.operands.is_none_or(|count| node.operands.len() == count)
             && self.outputs.is_none_or(|count| node.outputs.len() == count)
-            && self.operand.iter().all(|(position, pattern)| {
-                let operand = position.parse().ok().and_then(|position: usize| *node.operands.get(position)?);
-                operand.is_some_and(|value| pattern.fits(model, value, first.map_or(0, |value| value.shape.len())))
-            })
+            && self.with.iter().all(|wanted| wanted.fits(model, node))
+            && self.second_shorter_off_axis.is_none_or(|wanted| second_shorter_off_axis(model, node) == wanted)
             && self.attributes.iter().all(|(name, values)| has(node, name, values))
             && self.attributes_not.iter().all(|(name, values)| !has(node, name, values))
     }
 }
 
 impl OperandPattern {
-    /// Whether the value fits as an operand of a node whose first operand has this rank.
-    fn fits(&self, model: &Model, value: usize, rank: usize) -> bool {
-        let content = || model.leaves.iter().find(|leaf| leaf.value == value)?.content.as_ref().map(TensorData::to_f64);
-        let negative = || content().is_some_and(|list| list.iter().any(|&x| x < 0.0));
-        let unordered = || {
-            let from_front = |x: f64| if x < 0.0 { x + rank as f64 } else { x };
-            content().is_some_and(|list| !list.iter().map(|&x| from_front(x)).is_sorted())
+    fn fits(&self, model: &Model, node: &Node) -> bool {
+        match &self.operand {
+            Indices::One(index) => self.fits_at(model, node, *index),
+            Indices::Several(indices) => indices.iter().any(|&index| self.fits_at(model, node, index)),
+        }
+    }
+
+    fn fits_at(&self, model: &Model, node: &Node, index: usize) -> bool {
+        let Some(index) = node.operands.get(index).copied().flatten() else {
+            let describes = self.dtypes.is_some() || self.ranks.is_some() || self.constant.is_some();
+            let describes = describes || self.negative.is_some() || self.unordered_axes.is_some();
+            return self.present != Some(true) && !describes && self.empty != Some(false);
         };
-        dtype_fits(&self.dtypes, Some(model.values[value].dtype))
-            && self.ranks.as_ref().is_none_or(|ranks| ranks.contains(&model.values[value].shape.len()))
+        let content = || {
+            let leaf = model.leaves.iter().find(|leaf| leaf.value == index)?;
+            leaf.content.as_ref().map(TensorData::to_f64)
+        };
+        let negative = || content().is_some_and(|list| list.iter().any(|&element| element < 0.0));
+        let unordered = || {
+            let rank = node.operands[0].map_or(0, |first| model.values[first].shape.len()) as f64;
+            let from_front = |&axis: &f64| if axis < 0.0 { axis + rank } else { axis };
+            content().is_some_and(|axes| !axes.iter().map(from_front).is_sorted())
+        };
+        let value = &model.values[index];
+        self.present != Some(false)
+            && self.dtypes.as_ref().is_none_or(|names| names.iter().any(|name| name == value.dtype.name()))
+            && self.ranks.as_ref().is_none_or(|ranks| ranks.contains(&value.shape.len()))
+            && self.empty.is_none_or(|empty| value.is_empty() == empty)
+            && self.constant.is_none_or(|constant| is_constant(model, index) == constant)
             && self.negative.is_none_or(|wanted| negative() == wanted)
             && self.unordered_axes.is_none_or(|wanted| unordered() == wanted)
     }
 }
 
-fn dtype_fits(wanted: &Option<Vec<String>>, dtype: Option<DType>) -> bool {
-    wanted.as_ref().is_none_or(|names| dtype.is_some_and(|dtype| names.iter().any(|name| name == dtype.name())))
+fn is_constant(model: &Model, value: usize) -> bool {
+    let part = upstream(model, value);
+    model.inputs().all(|(_, leaf)| !part[leaf.value])
+}
+
+fn second_shorter_off_axis(model: &Model, node: &Node) -> bool {
+    let [Some(first), Some(second), ..] = node.operands[..] else { return false };
+    let (first, second) = (&model.values[first].shape, &model.values[second].shape);
+    let axis = node.attributes.iter().find_map(|(name, value)| match value {
+        Attribute::Int(axis) if name == "axis" => Some(*axis),
+        _ => None,
+    });
+    let axis = axis.unwrap_or(0).rem_euclid(first.len().max(1) as i64) as usize;
+    first.iter().zip(second).enumerate().any(|(i, (first, second))| i != axis && second < first)
+}
+
+/// Which values contribute to `value`, itself included.
+fn upstream(model: &Model, value: usize) -> Vec<bool> {
+    let mut found = vec![false; model.values.len()];
+    found[value] = true;
+    for node in model.nodes.iter().rev() {
+        if node.outputs.iter().any(|&output| found[output]) {
+            node.operands.iter().flatten().for_each(|&operand| found[operand] = true);
+        }
+    }
+    found
+}
+
+/// The values that `values` contribute to, themselves included.
+fn downstream(model: &Model, mut values: Vec<usize>) -> Vec<usize> {
+    for node in &model.nodes {
+        if node.operands.iter().flatten().any(|operand| values.contains(operand)) {
+            values.extend(&node.outputs);
+        }
+    }
+    values
+}
+
+/// The model without the nodes that do not contribute to `value`.
+fn contributing(model: &Model, value: usize) -> Model {
+    let found = upstream(model, value);
+    let mut part = model.clone();
+    part.nodes.retain(|node| node.outputs.iter().any(|&output| found[output]));
+    part
 }
 
 /// Whether the node's attribute has (in a list: contains) one of the values.

@@ -86,6 +86,18 @@ pub enum Kind {
     Protocol,
 }
 
+impl Difference {
+    /// The output that differs, unless their number does.
+    pub fn output(&self) -> Option<usize> {
+        match *self {
+            Difference::Count { .. } => None,
+            Difference::DType { output, .. } | Difference::Shape { output, .. } | Difference::Value { output, .. } => {
+                Some(output)
+            }
+        }
+    }
+}
+
 impl Wrong {
     pub fn kind(&self) -> Kind {
         match self {
@@ -98,18 +110,6 @@ impl Wrong {
             Wrong::Failed(Failure::TimedOut) => Kind::TimedOut,
             Wrong::Failed(Failure::OutOfMemory) => Kind::OutOfMemory,
             Wrong::Failed(Failure::Protocol(_)) => Kind::Protocol,
-        }
-    }
-}
-
-impl Wrong {
-    /// The index of the output that is wrong, if it is a single one.
-    pub fn output(&self) -> Option<usize> {
-        match self {
-            Wrong::Output(
-                Difference::DType { output, .. } | Difference::Shape { output, .. } | Difference::Value { output, .. },
-            ) => Some(*output),
-            Wrong::Output(Difference::Count { .. }) | Wrong::Failed(_) => None,
         }
     }
 }
@@ -176,7 +176,7 @@ impl Expectation {
         self.differences(outputs).next()
     }
 
-    /// How `outputs` differ from what is expected: at most one difference for each output.
+    /// The first difference of each output that differs.
     fn differences<'a>(&'a self, outputs: &'a [TensorData]) -> Box<dyn Iterator<Item = Difference> + 'a> {
         if outputs.len() != self.outputs.len() {
             return Box::new(std::iter::once(Difference::Count { got: outputs.len() }));
@@ -197,11 +197,11 @@ impl Expectation {
 
     /// What is wrong with one backend's answer, if anything.
     pub fn judge(&self, result: &Result<Vec<TensorData>, Failure>) -> Option<Wrong> {
-        self.all_wrong(result).into_iter().next()
+        self.judge_each(result).into_iter().next()
     }
 
-    /// All that is wrong with one backend's answer: every wrong output, or the failure.
-    pub fn all_wrong(&self, result: &Result<Vec<TensorData>, Failure>) -> Vec<Wrong> {
+    /// All that is wrong with one backend's answer: a failure, or what is wrong with each output.
+    pub fn judge_each(&self, result: &Result<Vec<TensorData>, Failure>) -> Vec<Wrong> {
         match result {
             Ok(outputs) => self.differences(outputs).map(Wrong::Output).collect(),
             Err(Failure::Unsupported(_)) => Vec::new(),

@@ -281,13 +281,22 @@ impl<'a> Builder<'a> {
 
     /// One of `dtypes` that this case may use; for an output type that the operator chooses freely.
     pub fn dtype(&mut self, dtypes: DTypes) -> Result<DType, Skip> {
-        let dtypes = self.permitted(dtypes);
+        self.dtype_in_any_lane(self.permitted(dtypes))
+    }
+
+    /// Like [`Builder::dtype`], but with floats also in the exact lane; see [`Builder::input_in_any_lane`].
+    pub fn dtype_in_any_lane(&mut self, dtypes: DTypes) -> Result<DType, Skip> {
         match &self.wanted {
             Some(wanted) if dtypes.contains(wanted.dtype) => return Ok(wanted.dtype),
             _ => {}
         }
         let choices: Vec<DType> = dtypes.iter().collect();
         if choices.is_empty() { Err(Skip::DType) } else { Ok(self.one_of(&choices)) }
+    }
+
+    /// Whether every result of this case must be equal to the bit.
+    pub fn in_exact_lane(&self) -> bool {
+        self.swarm.exact
     }
 
     /// The element types of the operator's main operand.

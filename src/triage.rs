@@ -36,7 +36,7 @@ pub fn culprit(
         let inputs = case.model.input_data(&case.data);
         let result = backend.compile(&case.onnx, level).and_then(|mut session| session.run(&inputs));
         let fits = |wrong: &Wrong| wrong.kind() == kind && !known(wrong, &case.model);
-        if let Some(wrong) = case.expectation.all_wrong(&result).into_iter().find(fits) {
+        if let Some(wrong) = case.expectation.judge_each(&result).into_iter().find(fits) {
             return Ok(Some(Culprit { node, wrong }));
         }
     }

@@ -58,7 +58,7 @@ pub fn case(harness: &mut Harness, case: &Case) -> Result<Report> {
     for outcome in &outcomes {
         let version = harness.target(outcome.backend).version.clone();
         let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
-        let wrong = case.expectation.all_wrong(&outcome.result);
+        let wrong = case.expectation.judge_each(&outcome.result);
         let unexplained = wrong.iter().find(|wrong| harness.known.explaining(at, wrong, &case.model).is_none());
         let (answer, detail) = match (&outcome.result, unexplained, wrong.first()) {
             (Err(Failure::Unsupported(reason)), _, _) => ("unsupported", reason.clone()),

@@ -56,18 +56,21 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
     found.into_iter().zip(&exact).zip(&args.output_dtypes).map(finish).collect()
 }
 
-/// Adds the spacing of subnormal numbers, and gives up on values that may overflow.
+/// Adds the spacing of subnormal numbers, and gives up on values that may overflow. `None` where nothing is in doubt.
 fn finish(error: Tensor, exact: &Tensor, dtype: DType) -> Result<Option<Tensor>, TchError> {
     let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, 0.0)?;
+    // Certain values must not make what they index, select or are compared with doubtful: the integers of a doubtful
+    // comparison, but also what Relu or Cast made of exact floats, and a 0 of Relu beside rounded elements.
+    let doubtful = error.f_gt(0.0)?;
+    if !bool::try_from(doubtful.f_any()?)? {
+        return Ok(None);
+    }
     if !dtype.is_float() {
-        // Certain integers must not make what they index or select doubtful.
-        let doubtful = bool::try_from(error.f_gt(0.0)?.f_any()?)?;
-        return Ok(doubtful.then_some(error));
+        return Ok(Some(error));
     }
     let edge = (exact.f_abs()? + &error).f_gt(dtype.max() * RANGE_SHARE)?;
-    (error + dtype.min_positive() * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 })
-        .f_masked_fill(&edge, f64::INFINITY)
-        .map(Some)
+    let spacing = dtype.min_positive() * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 };
+    (error + doubtful.f_to_kind(Kind::Double)? * spacing).f_masked_fill(&edge, f64::INFINITY).map(Some)
 }
 
 fn unknown(exact: &Tensor) -> Tensor {

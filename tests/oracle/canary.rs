@@ -205,8 +205,13 @@ impl Compiled {
                 Numerics::Exact => tensor,
                 _ => flushed(tensor),
             }),
-            SwappedOperands => declared(&swap_operands(model, stream)?, data, |_, tensor| tensor),
-            _ => declared(model, data, |_, tensor| tensor),
+            SwappedOperands => {
+                let swapped = swap_operands(model, stream)?;
+                // Exchanged indices may be out of range, and `eval` need not take them.
+                let invalid = |_| Failure::Protocol("invalid operands".to_owned());
+                isolate(|| reference::run(&swapped, data, Precision::Declared).map_err(invalid)).ok()?
+            }
+            _ => reference::run(model, data, Precision::Declared).expect("computed before"),
         };
         let honest = outputs(model, &values);
         match self.behaviour {
