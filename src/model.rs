@@ -81,21 +81,6 @@ impl Model {
         self.leaves.iter().enumerate().filter(|(_, leaf)| leaf.role == Role::Input)
     }
 
-    /// The nodes that the value is computed from, in order.
-    pub fn upstream(&self, value: usize) -> Vec<&Node> {
-        let mut needed = vec![false; self.values.len()];
-        needed[value] = true;
-        let mut nodes: Vec<&Node> = Vec::new();
-        for node in self.nodes.iter().rev() {
-            if node.outputs.iter().any(|&output| needed[output]) {
-                node.operands.iter().flatten().for_each(|&operand| needed[operand] = true);
-                nodes.push(node);
-            }
-        }
-        nodes.reverse();
-        nodes
-    }
-
     /// The data that a backend is given, out of that of all leaves.
     pub fn input_data(&self, data: &LeafData) -> Vec<TensorData> {
         self.inputs().map(|(index, _)| data[index].clone()).collect()
