@@ -25,7 +25,7 @@ pub struct Issue {
     /// All when absent.
     pub level: Option<Level>,
     pub kinds: Vec<Kind>,
-    /// A part of a crash's text, such as the source file of a panic.
+    /// A part of the text of a crash or a refusal, such as the source file of a panic.
     pub message: Option<String>,
     /// Operators that follow each other, each using a result of the one before it, with what must hold for each.
     /// What a wrong output is explained by must contribute to that output.
@@ -65,6 +65,10 @@ pub struct Pattern {
     /// What must hold of single operands.
     #[serde(default)]
     pub with: Vec<OperandPattern>,
+    /// The first operand is broadcast: it has fewer elements than the first output.
+    pub first_broadcast: Option<bool>,
+    /// One of these attributes is left out.
+    pub attributes_absent: Option<Vec<String>>,
     /// Some dimension of the second operand is shorter than that of the first, other than along the attribute `axis`.
     pub second_shorter_off_axis: Option<bool>,
     /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
@@ -204,7 +208,7 @@ impl Issue {
     /// Whether a crash has the text. A panic's source line tells crashes of one operator apart, as a stack frame would.
     fn says(&self, wrong: &Wrong) -> bool {
         self.message.as_ref().is_none_or(|part| match wrong {
-            Wrong::Failed(Failure::Crashed(message)) => message.contains(part),
+            Wrong::Failed(Failure::Crashed(message) | Failure::Refused(message)) => message.contains(part),
             _ => false,
         })
     }
@@ -246,6 +250,14 @@ impl Pattern {
                 first.is_some_and(|value| (output.shape.len() > value.shape.len()) == wanted)
             })
             && self.operands.is_none_or(|count| node.operands.len() == count)
+            && self.first_broadcast.is_none_or(|wanted| {
+                let output = &model.values[node.outputs[0]];
+                first.is_some_and(|value| (value.len() < output.len()) == wanted)
+            })
+            && self
+                .attributes_absent
+                .as_ref()
+                .is_none_or(|names| names.iter().any(|name| node.attributes.iter().all(|(written, _)| written != name)))
             && self.outputs.is_none_or(|count| node.outputs.len() == count)
             && self.with.iter().all(|wanted| wanted.fits(model, node))
             && self.second_shorter_off_axis.is_none_or(|wanted| second_shorter_off_axis(model, node) == wanted)

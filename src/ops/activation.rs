@@ -1,7 +1,7 @@
 //! Activation functions.
 
 use super::common::{UNARY, as_output, error_of_jumps, float_attribute, is_float, one, operand, wide};
-use super::rounding::error_of;
+use super::rounding::{error_of, unless};
 use crate::dtype::{DType, DTypes, FLOATS, INDICES, NUMBERS, SIGNED_INTS};
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::term::Term;
@@ -172,7 +172,7 @@ pub const SOFTPLUS: OpSpec = OpSpec {
     name: "Softplus",
     since: 1,
     doc: "ln(exp(x) + 1).",
-    numerics: Numerics::Elementwise { ulps: 8.0, absolute: 0.5 },
+    numerics: Numerics::Custom(error_of_softplus),
     // libtorch's own softplus is the identity beyond 20.
     eval: |a| one(a.x(0).f_logaddexp(&a.x(0).f_zeros_like()?)),
     ..ACTIVATION
@@ -231,6 +231,17 @@ fn below_zero(x: &Tensor, negative: &Tensor, other: &Tensor) -> Result<Tensor, T
 /// exp(x) - 1 for x < 0, and 0 from there on: no overflow in the branch that is not taken.
 fn falling_exp(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_clamp_max(0.0)?.f_expm1()
+}
+
+/// The text and the function's body take the exponential as it is, which may leave the range long before its logarithm.
+fn error_of_softplus(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
+    let x = wide(a, 0)?;
+    let error = error_of(errors, 0, &x)?;
+    let dtype = a.output_dtypes[0];
+    let highest = &x + &error;
+    let rounding = (exact[0].f_abs()? + 0.5) * (8.0 * dtype.unit_roundoff());
+    let overflows = highest.f_gt(dtype.max().ln() - 0.5)?;
+    one(unless(&overflows, &(error * highest.f_sigmoid()? + rounding)))
 }
 
 /// The function's body in the ONNX text has 1/6 as an attribute, which is an f32: legal in f64 too.
