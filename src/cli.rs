@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 mod backends;
 mod dictionary;
+mod export;
 mod generate;
 mod judge;
 mod ops;
@@ -23,7 +24,9 @@ mod peers;
 mod probe;
 mod replay;
 mod run;
+mod seeds;
 mod show;
+mod sweep;
 mod types;
 mod worker;
 
@@ -55,6 +58,10 @@ enum Command {
     #[command(hide = true)]
     ProbeWorker(worker::Arguments),
     Dictionary(dictionary::Arguments),
+    Seeds(seeds::Arguments),
+    Sweep(sweep::Arguments),
+    #[command(hide = true)]
+    Export(export::Arguments),
 }
 
 /// Why a command could not do what was asked.
@@ -127,6 +134,9 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Probe(arguments) => probe::main(&arguments, out),
         Command::ProbeWorker(arguments) => worker::main(&arguments, out),
         Command::Dictionary(arguments) => dictionary::main(&arguments, out),
+        Command::Seeds(arguments) => seeds::main(&arguments, out),
+        Command::Sweep(arguments) => sweep::main(&arguments, out),
+        Command::Export(arguments) => export::main(&arguments, out),
     }
 }
 

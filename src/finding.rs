@@ -3,9 +3,10 @@
 use crate::backend::Level;
 use crate::case::Case;
 use crate::graph;
-use crate::harness::reference_stands_alone;
 use crate::oracle::{Difference, Kind, Outcome, Wrong};
+use crate::tensor::TensorData;
 use crate::triage::{Culprit, describe_node};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A wrong answer of a backend, with all that is needed to understand it.
@@ -65,6 +66,19 @@ impl Finding {
             reference_suspect: reference_stands_alone(case, outcomes),
         }
     }
+}
+
+/// Whether all backends that answered agree with each other and only the reference stands alone: then the specification
+/// is the suspect.
+pub fn reference_stands_alone(case: &Case, outcomes: &[Outcome]) -> bool {
+    let answers: Vec<(&str, &Vec<TensorData>)> =
+        outcomes.iter().filter_map(|outcome| Some((outcome.backend, outcome.result.as_ref().ok()?))).collect();
+    let backends = answers.iter().map(|(id, _)| id).collect::<BTreeSet<_>>();
+    let contradicts = |(_, answer): &(&str, &Vec<TensorData>)| {
+        let difference = case.expectation.compare(answer).map(Wrong::Output);
+        difference.is_some_and(|wrong| wrong.kind() == Kind::WrongValue)
+    };
+    backends.len() >= 2 && answers.iter().all(contradicts)
 }
 
 /// The operators that lead to a wrong output, the last one first, as far as a signature needs them.

@@ -5,7 +5,7 @@ use crate::case::{Case, Generated, NoCase};
 use crate::finding::Finding;
 use crate::known::{Known, Place};
 use crate::model::Model;
-use crate::oracle::{Kind, Outcome, Wrong};
+use crate::oracle::{Outcome, Wrong};
 use crate::reference::{Defect, largest_integer};
 use crate::stats::Stats;
 use crate::support::{Support, Table};
@@ -114,7 +114,7 @@ impl Harness {
     pub fn run(&mut self, model: &Model, onnx: &[u8], inputs: &[TensorData], largest_integer: i64) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for target in &self.targets {
-            let support = target.support.support(model);
+            let support = model.support(&target.support);
             let id = target.backend.id();
             for level in Level::ALL {
                 let at = Place { backend: id, version: &target.version, level };
@@ -169,20 +169,9 @@ impl Harness {
 
     fn finding(&self, case: &Case, all: &[Outcome], at: &Outcome, wrong: Wrong) -> Result<Finding, Defect> {
         let target = self.target(at.backend);
-        let culprit = triage::culprit(case, target.backend.as_ref(), at.level, wrong.kind())?;
+        let place = Place { backend: at.backend, version: &target.version, level: at.level };
+        let known = |wrong: &Wrong, model: &Model| self.known.explaining(place, wrong, model).is_some();
+        let culprit = triage::culprit(case, target.backend.as_ref(), at.level, wrong.kind(), known)?;
         Ok(Finding::new(case, all, at, &target.version, wrong, culprit))
     }
-}
-
-/// Whether all backends that answered agree with each other and only the reference stands alone: then the specification
-/// is the suspect.
-pub fn reference_stands_alone(case: &Case, outcomes: &[Outcome]) -> bool {
-    let answers: Vec<(&str, &Vec<TensorData>)> =
-        outcomes.iter().filter_map(|outcome| Some((outcome.backend, outcome.result.as_ref().ok()?))).collect();
-    let backends = answers.iter().map(|(id, _)| id).collect::<std::collections::BTreeSet<_>>();
-    let contradicts = |(_, answer): &(&str, &Vec<TensorData>)| {
-        let difference = case.expectation.compare(answer).map(Wrong::Output);
-        difference.is_some_and(|wrong| wrong.kind() == Kind::WrongValue)
-    };
-    backends.len() >= 2 && answers.iter().all(contradicts)
 }

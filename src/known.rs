@@ -1,10 +1,11 @@
 //! `known.toml`: live bugs of released backends, so that a run goes on past them to new ones.
 
-use crate::backend::Level;
+use crate::backend::{Failure, Level};
 use crate::dtype::DType;
 use crate::model::{Model, Node};
 use crate::oracle::{Kind, Wrong};
 use crate::spec::Attribute;
+use crate::tensor::TensorData;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,6 +25,8 @@ pub struct Issue {
     /// All when absent.
     pub level: Option<Level>,
     pub kinds: Vec<Kind>,
+    /// A part of the text of a crash or a refusal, such as the source file of a panic.
+    pub message: Option<String>,
     /// Operators that follow each other, each using a result of the one before it, with what must hold for each.
     /// What a wrong output is explained by must contribute to that output.
     pub chain: Vec<Pattern>,
@@ -57,9 +60,15 @@ pub struct Pattern {
     pub output_rank_grows: Option<bool>,
     /// How many operands are written.
     pub operands: Option<usize>,
+    /// How many outputs are written.
+    pub outputs: Option<usize>,
     /// What must hold of single operands.
     #[serde(default)]
     pub with: Vec<OperandPattern>,
+    /// The first operand is broadcast: it has fewer elements than the first output.
+    pub first_broadcast: Option<bool>,
+    /// One of these attributes is left out.
+    pub attributes_absent: Option<Vec<String>>,
     /// Some dimension of the second operand is shorter than that of the first, other than along the attribute `axis`.
     pub second_shorter_off_axis: Option<bool>,
     /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
@@ -99,6 +108,10 @@ pub struct OperandPattern {
     pub empty: Option<bool>,
     /// No graph input contributes to it, so that a compiler knows it.
     pub constant: Option<bool>,
+    /// It is a constant that the specification fixed, and has an element below 0.
+    pub negative: Option<bool>,
+    /// It is such a constant, whose elements, as axes of the first operand counted from the front, do not ascend.
+    pub unordered_axes: Option<bool>,
 }
 
 /// Why a list of known issues cannot be used.
@@ -147,16 +160,22 @@ impl Known {
 
     /// The first issue that explains what is wrong, which is thereby met.
     pub fn explain(&mut self, at: Place, wrong: &Wrong, model: &Model) -> Option<&Issue> {
+        let index = self.explaining(at, wrong, model)?;
+        self.met[index] += 1;
+        Some(&self.issues[index])
+    }
+
+    /// The index of the first issue that explains what is wrong.
+    pub fn explaining(&self, at: Place, wrong: &Wrong, model: &Model) -> Option<usize> {
         let kind = wrong.kind();
         let part = match wrong {
             Wrong::Output(difference) => difference.output().map(|output| contributing(model, model.outputs[output])),
             Wrong::Failed(_) => None,
         };
         let model = part.as_ref().unwrap_or(model);
-        let explains = |issue: &Issue| issue.kinds.contains(&kind) && issue.applies(at) && issue.fits(model);
-        let index = self.issues.iter().position(explains)?;
-        self.met[index] += 1;
-        Some(&self.issues[index])
+        let explains =
+            |issue: &Issue| issue.kinds.contains(&kind) && issue.applies(at) && issue.says(wrong) && issue.fits(model);
+        self.issues.iter().position(explains)
     }
 
     /// The first fatal issue whose pattern the model has, which is thereby met: the backend must not be run.
@@ -184,6 +203,14 @@ impl Issue {
     pub fn affects(&self, version: &str) -> bool {
         let version = semver::Version::parse(version);
         self.versions.as_ref().is_none_or(|range| version.is_ok_and(|version| range.matches(&version)))
+    }
+
+    /// Whether a crash has the text. A panic's source line tells crashes of one operator apart, as a stack frame would.
+    fn says(&self, wrong: &Wrong) -> bool {
+        self.message.as_ref().is_none_or(|part| match wrong {
+            Wrong::Failed(Failure::Crashed(message) | Failure::Refused(message)) => message.contains(part),
+            _ => false,
+        })
     }
 
     /// Whether the pattern occurs in the model.
@@ -223,6 +250,15 @@ impl Pattern {
                 first.is_some_and(|value| (output.shape.len() > value.shape.len()) == wanted)
             })
             && self.operands.is_none_or(|count| node.operands.len() == count)
+            && self.first_broadcast.is_none_or(|wanted| {
+                let output = &model.values[node.outputs[0]];
+                first.is_some_and(|value| (value.len() < output.len()) == wanted)
+            })
+            && self
+                .attributes_absent
+                .as_ref()
+                .is_none_or(|names| names.iter().any(|name| node.attributes.iter().all(|(written, _)| written != name)))
+            && self.outputs.is_none_or(|count| node.outputs.len() == count)
             && self.with.iter().all(|wanted| wanted.fits(model, node))
             && self.second_shorter_off_axis.is_none_or(|wanted| second_shorter_off_axis(model, node) == wanted)
             && self.attributes.iter().all(|(name, values)| has(node, name, values))
@@ -240,7 +276,8 @@ impl OperandPattern {
 
     fn fits_at(&self, model: &Model, node: &Node, index: usize) -> bool {
         let Some(index) = node.operands.get(index).copied().flatten() else {
-            let describes = self.dtypes.is_some() || self.ranks.is_some() || self.constant.is_some();
+            let content = self.negative.or(self.unordered_axes).or(self.constant);
+            let describes = self.dtypes.is_some() || self.ranks.is_some() || content.is_some();
             return self.present != Some(true) && !describes && self.empty != Some(false);
         };
         let value = &model.values[index];
@@ -249,12 +286,29 @@ impl OperandPattern {
             && self.ranks.as_ref().is_none_or(|ranks| ranks.contains(&value.shape.len()))
             && self.empty.is_none_or(|empty| value.is_empty() == empty)
             && self.constant.is_none_or(|constant| is_constant(model, index) == constant)
+            && self.negative.is_none_or(|negative| has_negative(model, index) == negative)
+            && self.unordered_axes.is_none_or(|unordered| has_unordered_axes(model, node, index) == unordered)
     }
 }
 
 fn is_constant(model: &Model, value: usize) -> bool {
     let part = upstream(model, value);
     model.inputs().all(|(_, leaf)| !part[leaf.value])
+}
+
+/// The elements of a constant that the specification fixed.
+fn content(model: &Model, value: usize) -> Option<Vec<f64>> {
+    model.leaves.iter().find(|leaf| leaf.value == value)?.content.as_ref().map(TensorData::to_f64)
+}
+
+fn has_negative(model: &Model, value: usize) -> bool {
+    content(model, value).is_some_and(|list| list.iter().any(|&element| element < 0.0))
+}
+
+fn has_unordered_axes(model: &Model, node: &Node, value: usize) -> bool {
+    let rank = node.operands.first().copied().flatten().map_or(0, |first| model.values[first].shape.len()) as f64;
+    let from_front = |axis: f64| if axis < 0.0 { axis + rank } else { axis };
+    content(model, value).is_some_and(|axes| !axes.iter().map(|&axis| from_front(axis)).is_sorted())
 }
 
 fn second_shorter_off_axis(model: &Model, node: &Node) -> bool {

@@ -3,6 +3,7 @@
 use crate::dtype::DType;
 use crate::input::Stream;
 use crate::spec::{Attribute, Domain, OpSpec, Role};
+use crate::support::{Support, Table, form_of};
 use crate::tensor::TensorData;
 use std::borrow::Cow;
 
@@ -63,6 +64,18 @@ impl Value {
 }
 
 impl Model {
+    /// The form of a node, as support tables name it.
+    pub fn form(&self, node: &Node) -> String {
+        let dtype = |value: usize| self.values[value].dtype;
+        form_of(node.operands.iter().map(|operand| operand.map(dtype)), node.outputs.iter().map(|&value| dtype(value)))
+    }
+
+    /// Whether a backend takes the model: the least support of its nodes.
+    pub fn support(&self, table: &Table) -> Support {
+        let node = |node: &Node| table.form_support(node.spec.name, &self.form(node));
+        self.nodes.iter().map(node).min().unwrap_or(Support::Yes)
+    }
+
     /// The leaves that are graph inputs, in the order of `graph.input`.
     pub fn inputs(&self) -> impl Iterator<Item = (usize, &Leaf)> {
         self.leaves.iter().enumerate().filter(|(_, leaf)| leaf.role == Role::Input)

@@ -6,10 +6,17 @@ use crate::spec::{Numerics, OpSpec};
 use crate::swarm::Swarm;
 use std::sync::LazyLock;
 
+pub mod activation;
 pub mod blocks;
+pub mod cast;
 pub mod common;
 pub mod conv;
+pub mod division;
+pub mod functions;
 pub mod indexing;
+mod interpolate;
+pub mod joining;
+pub mod logic;
 pub mod math;
 pub mod matmul;
 pub mod movement;
@@ -21,22 +28,30 @@ pub mod resize;
 pub mod rounding;
 pub mod scatter;
 pub mod slicing;
+pub mod softmax;
 mod windows;
 
 /// The families' tables, in the order of the page of operators.
 pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
-    ("Elementwise mathematics", math::TABLE),
+    ("Elementwise arithmetic", math::TABLE),
+    ("Division and powers", division::TABLE),
+    ("Elementwise functions", functions::TABLE),
+    ("Activations", activation::TABLE),
+    ("Comparisons and logic", logic::TABLE),
+    ("Conversions and copies", cast::TABLE),
     ("Convolutions", conv::TABLE),
     ("Pools", pool::TABLE),
     ("Matrix products", matmul::TABLE),
     ("Resizing", resize::TABLE),
     ("Blocks of pixels", blocks::TABLE),
     ("Shapes and movement", movement::TABLE),
+    ("Joining and dividing", joining::TABLE),
     ("Parts", slicing::TABLE),
     ("Indexing", indexing::TABLE),
     ("Scattering", scatter::TABLE),
     ("Order", order::TABLE),
     ("Reductions", reduce::TABLE),
+    ("Softmax and its kin", softmax::TABLE),
     ("Normalisation", norm::TABLE),
 ];
 

@@ -5,7 +5,6 @@
 //! (an attribute it lacks, a rank) is asked, and refusing is no finding.
 
 use crate::dtype::{ANY, DType, DTypes};
-use crate::model::{Model, Node};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -93,14 +92,6 @@ impl Table {
         toml::from_str(text).unwrap_or_else(|_| Table { backend: id.to_owned(), ..Default::default() })
     }
 
-    pub fn support(&self, model: &Model) -> Support {
-        model.nodes.iter().map(|node| self.node_support(model, node)).min().unwrap_or(Support::Yes)
-    }
-
-    pub fn node_support(&self, model: &Model, node: &Node) -> Support {
-        self.form_support(node.spec.name, &form(model, node))
-    }
-
     /// A form that was never probed counts as partial.
     pub fn form_support(&self, operator: &str, form: &str) -> Support {
         let Some(forms) = self.operators.get(operator) else { return Support::Partial };
@@ -123,13 +114,7 @@ impl Table {
     }
 }
 
-/// `f32,i64->f32`: the element types of a node's operands (`-` where absent) and outputs.
-pub fn form(model: &Model, node: &Node) -> String {
-    let dtype = |value: usize| model.values[value].dtype;
-    form_of(node.operands.iter().map(|operand| operand.map(dtype)), node.outputs.iter().map(|&value| dtype(value)))
-}
-
-/// The form with these element types of operands (`None` where absent) and outputs.
+/// `f32,i64->f32`: the form with these element types of operands (`-` where `None`, absent) and outputs.
 pub fn form_of(operands: impl Iterator<Item = Option<DType>>, outputs: impl Iterator<Item = DType>) -> String {
     let operands: Vec<&str> = operands.map(|operand| operand.map_or("-", DType::name)).collect();
     let outputs: Vec<&str> = outputs.map(DType::name).collect();

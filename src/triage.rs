@@ -16,10 +16,15 @@ pub struct Culprit {
     pub wrong: Wrong,
 }
 
-/// The first node that alone, on the values it gets in the case, is answered wrongly by this backend at this level. None
-/// when the difference needs several nodes, as wrong fusions do. `kind` is that of the difference: a refusal explains
-/// nothing else, because a fusion may do without what is refused.
-pub fn culprit(case: &Case, backend: &dyn Backend, level: Level, kind: Kind) -> Result<Option<Culprit>, Defect> {
+/// The first node that alone, on the values it gets in the case, is answered wrongly in the same kind by this backend at
+/// this level, in a way that is not `known`. None when the difference needs several nodes, as wrong fusions do.
+pub fn culprit(
+    case: &Case,
+    backend: &dyn Backend,
+    level: Level,
+    kind: Kind,
+    known: impl Fn(&Wrong, &Model) -> bool,
+) -> Result<Option<Culprit>, Defect> {
     for node in 0..case.model.nodes.len() {
         let (model, data) = extract(&case.model, node, &case.wide);
         let wide = reference::run(&model, &data, Precision::Wide)?;
@@ -30,8 +35,8 @@ pub fn culprit(case: &Case, backend: &dyn Backend, level: Level, kind: Kind) -> 
         let case = Case::with_data(model, data, wide)?;
         let inputs = case.model.input_data(&case.data);
         let result = backend.compile(&case.onnx, level).and_then(|mut session| session.run(&inputs));
-        let wrong = case.expectation.judge(&result);
-        if let Some(wrong) = wrong.filter(|wrong| wrong.kind() == kind || wrong.kind() != Kind::Refused) {
+        let fits = |wrong: &Wrong| wrong.kind() == kind && !known(wrong, &case.model);
+        if let Some(wrong) = case.expectation.judge_each(&result).into_iter().find(fits) {
             return Ok(Some(Culprit { node, wrong }));
         }
     }

@@ -56,16 +56,17 @@ pub fn case(harness: &mut Harness, case: &Case) -> Result<Report> {
     let outcomes = harness.answers(case);
     let mut rows = Vec::new();
     for outcome in &outcomes {
-        let (answer, detail) = match (&outcome.result, case.expectation.judge(&outcome.result)) {
-            (Err(Failure::Unsupported(reason)), _) => ("unsupported", reason.clone()),
-            (_, None) => ("agrees", String::new()),
-            (_, Some(wrong)) => {
-                let version = harness.target(outcome.backend).version.clone();
-                let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
-                match harness.known.explain(at, &wrong, &case.model) {
-                    Some(issue) => ("known", format!("{}: {}", issue.id, symptom(case, &wrong))),
-                    None => ("differs", symptom(case, &wrong)),
-                }
+        let version = harness.target(outcome.backend).version.clone();
+        let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
+        let wrong = case.expectation.judge_each(&outcome.result);
+        let unexplained = wrong.iter().find(|wrong| harness.known.explaining(at, wrong, &case.model).is_none());
+        let (answer, detail) = match (&outcome.result, unexplained, wrong.first()) {
+            (Err(Failure::Unsupported(reason)), _, _) => ("unsupported", reason.clone()),
+            (_, _, None) => ("agrees", String::new()),
+            (_, Some(wrong), _) => ("differs", symptom(case, wrong)),
+            (_, None, Some(wrong)) => {
+                let id = harness.known.explain(at, wrong, &case.model).map_or("", |issue| &issue.id);
+                ("known", format!("{id}: {}", symptom(case, wrong)))
             }
         };
         rows.push(Row::new(harness, outcome, answer, detail));

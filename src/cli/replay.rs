@@ -107,7 +107,8 @@ fn referenced(
     given: Option<&Arrays>,
     seed: u64,
 ) -> std::result::Result<Case, String> {
-    let model = types::import(harness, proto, inputs, seed)?;
+    let data = given.map_or_else(|| inputs.sample(seed, 0), |arrays| pick(inputs, arrays));
+    let model = types::import(harness, proto, &data)?;
     let lost = |reason: &dyn std::fmt::Display| {
         format!("the reference cannot follow the model ({})", one_line(&reason.to_string()))
     };

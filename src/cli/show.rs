@@ -2,10 +2,12 @@
 
 use super::types::{self, Dims};
 use super::{Error, Exit, Result, json};
-use graphsmith::backend::isolate;
+use graphsmith::backend::{TABLE, isolate};
 use graphsmith::case;
 use graphsmith::graph::{dot, text};
+use graphsmith::harness::Harness;
 use graphsmith::input::Input;
+use graphsmith::known::Known;
 use graphsmith::limits::MAX_INPUT_BYTES;
 use graphsmith::model::Model;
 use graphsmith::onnx::{self, proto::ModelProto, proto::NodeProto};
@@ -49,6 +51,12 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         input(&arguments.file)?
     };
     if let Some(path) = &arguments.svg {
+        if shown["graph"] == "" {
+            return Err(Error::Usage(format!(
+                "{} has no operator: there is nothing to draw",
+                arguments.file.display()
+            )));
+        }
         let drawing = draw(&drawn).ok_or_else(|| {
             Error::Usage("the drawing library fails on this graph; the text has all that it would show".to_owned())
         })?;
@@ -101,15 +109,19 @@ fn model(path: &Path, proto: &ModelProto) -> Result<(String, Value)> {
     })
 }
 
-/// The model with the types of all its values, for which ONNX Runtime may be needed.
+/// The model with the types of all its values, for which backends may be needed.
 fn import(proto: &ModelProto, path: &Path) -> std::result::Result<Model, String> {
-    let no_types = onnx::import(proto, &BTreeMap::new(), SYMBOL_SIZE);
-    if let Err(onnx::Error::Untyped(_)) | Ok(_) = no_types {
-        let inputs = types::inputs(proto, path).map_err(|error| error.to_string())?;
-        let harness = super::harness(&[types::TYPER.to_owned()]).map_err(|error| error.to_string())?;
-        return types::import(&harness, proto, &inputs, 0);
+    match onnx::import(proto, &BTreeMap::new(), SYMBOL_SIZE) {
+        Ok(imported) if !types::has_symbols(proto) => Ok(imported.model),
+        Ok(_) | Err(onnx::Error::Untyped(_)) => {
+            let inputs = types::inputs(proto, path).map_err(|error| error.to_string())?;
+            // Any backend that is there will do.
+            let backends = TABLE.iter().filter_map(|(_, open)| open().ok()).collect();
+            let harness = Harness::with(backends, Known::default());
+            types::import(&harness, proto, &inputs.sample(0, 0))
+        }
+        Err(error) => Err(error.to_string()),
     }
-    no_types.map(|imported| imported.model).map_err(|error| error.to_string())
 }
 
 fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {

@@ -5,16 +5,13 @@ use graphsmith::backend::Level;
 use graphsmith::dtype::DType;
 use graphsmith::harness::Harness;
 use graphsmith::limits::MAX_FILE_BYTES;
-use graphsmith::model::{Leaf, Model, Value};
+use graphsmith::model::{Leaf, LeafData, Model, Value};
 use graphsmith::npz::Arrays;
 use graphsmith::onnx::proto::{Dimension, DimensionValue, GraphProto, ModelProto, TensorShapeProto, ValueInfoProto};
 use graphsmith::onnx::{self, value};
 use graphsmith::spec::{Domain, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// The backend that tells the types of undeclared values.
-pub const TYPER: &str = "ort";
 
 /// Sizes for symbolic dimensions.
 #[derive(Clone, Copy)]
@@ -130,19 +127,19 @@ pub fn inputs(proto: &ModelProto, path: &Path) -> Result<Model> {
     Ok(model)
 }
 
-/// The model as the reference needs it; else the reason why it has none, for people.
-pub fn import(harness: &Harness, proto: &ModelProto, inputs: &Model, seed: u64) -> std::result::Result<Model, String> {
+/// The model as the reference needs it, with `data` for the inputs where types must be found by running it; else the reason why it has none, for people.
+pub fn import(harness: &Harness, proto: &ModelProto, data: &LeafData) -> std::result::Result<Model, String> {
     let first = onnx::import(proto, &BTreeMap::new(), 0);
     let imported = match first {
         Ok(imported) if !has_symbols(proto) => Ok(imported),
-        Ok(_) | Err(onnx::Error::Untyped(_)) => onnx::import(proto, &complete(harness, proto, inputs, seed)?, 0),
+        Ok(_) | Err(onnx::Error::Untyped(_)) => onnx::import(proto, &complete(harness, proto, data)?, 0),
         Err(error) => Err(error),
     };
     imported.map(|imported| imported.model).map_err(|error| error.to_string())
 }
 
 /// Whether some declared value has a size that is not a number.
-fn has_symbols(proto: &ModelProto) -> bool {
+pub fn has_symbols(proto: &ModelProto) -> bool {
     let infos = proto.graph.iter().flat_map(|graph| graph.value_info.iter().chain(&graph.output));
     let mut shapes = infos.filter_map(|info| info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref());
     shapes.any(|shape| shape.dim.iter().any(|dim| !matches!(dim.value, Some(DimensionValue::Size(_)))))
@@ -152,13 +149,10 @@ fn has_symbols(proto: &ModelProto) -> bool {
 fn complete(
     harness: &Harness,
     proto: &ModelProto,
-    inputs: &Model,
-    seed: u64,
+    data: &LeafData,
 ) -> std::result::Result<BTreeMap<String, Value>, String> {
     use prost::Message;
     let untyped = "the model leaves types undeclared";
-    let typer = harness.targets.iter().find(|target| target.backend.id() == TYPER);
-    let typer = typer.ok_or_else(|| format!("{untyped}, and only the backend {TYPER} could complete them"))?;
     let mut proto = proto.clone();
     let graph = proto.graph.get_or_insert_default();
     let mut names: Vec<String> = graph.output.iter().map(|info| info.name.clone()).collect();
@@ -168,10 +162,26 @@ fn complete(
             graph.output.push(ValueInfoProto { name: name.clone(), ..Default::default() });
         }
     }
-    let data = inputs.sample(seed, 0);
-    let session = typer.backend.compile(&proto.encode_to_vec(), Level::Off);
-    let outputs = session.and_then(|mut session| session.run(&data));
-    let outputs = outputs.map_err(|failure| format!("{untyped}, and ONNX Runtime cannot complete them ({failure})"))?;
+    let bytes = proto.encode_to_vec();
+    // What holds integers in another type than the declared one would tell that type.
+    let faithful = harness.targets.iter().filter(|target| target.backend.integer_limit().is_none());
+    let mut reason = format!("{untyped}, and no backend here could complete them");
+    let mut found = None;
+    for target in faithful {
+        let session = target.backend.compile(&bytes, Level::Off);
+        match session.and_then(|mut session| session.run(data)) {
+            Ok(outputs) => {
+                found = Some(outputs);
+                break;
+            }
+            // The first one's reason is told: the order of the table is that of completeness.
+            Err(failure) if reason.contains("no backend here") => {
+                reason = format!("{untyped}, and {} cannot complete them ({failure})", target.backend.id());
+            }
+            Err(_) => {}
+        }
+    }
+    let outputs = found.ok_or(reason)?;
     let typed = names.into_iter().zip(outputs);
     Ok(typed.map(|(name, data)| (name.clone(), Value { name, dtype: data.dtype, shape: data.shape })).collect())
 }

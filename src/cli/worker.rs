@@ -11,7 +11,7 @@ use graphsmith::known::Place;
 use graphsmith::ops;
 use graphsmith::reference::largest_integer;
 use graphsmith::spec::OpSpec;
-use graphsmith::support::{Focus, form};
+use graphsmith::support::Focus;
 use graphsmith::swarm::Swarm;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
@@ -85,7 +85,7 @@ fn generate(spec: &'static OpSpec, number: u64) -> Generated {
 }
 
 fn probe(harness: &Harness, case: &Case, first: usize, out: &mut dyn Write) -> io::Result<()> {
-    let form = form(&case.model, &case.model.nodes[0]);
+    let form = case.model.form(&case.model.nodes[0]);
     let inputs = case.model.input_data(&case.data);
     let largest = largest_integer(&case.model, &case.wide);
     let runs = harness.targets.iter().flat_map(|target| Level::ALL.map(|level| (target, level)));

@@ -1,7 +1,7 @@
 //! Blocks of pixels to channels and back.
 
 use super::common::one;
-use super::windows::unsupported;
+use super::windows::{self, unsupported};
 use crate::dtype::ANY;
 use crate::spec::{Args, Builder, OpSpec, Operand};
 use crate::term::Term;
@@ -15,7 +15,11 @@ pub const DEPTH_TO_SPACE: OpSpec = OpSpec {
     dtypes: ANY,
     doc: "Moves channels into blocks of pixels, depth-column-row (DCR) or column-row-depth (CRD).",
     build: |b| {
-        let x = b.input(b.dtypes(), 4..=4)?;
+        let x = b.input_or(b.dtypes(), 4..=4, |b| {
+            let [n, c, h, w] = new_sizes(b);
+            let block = b.one_of(&[2, 2, 3]);
+            vec![n, c * (block * block), h, w]
+        })?;
         let [n, c, h, w] = x.nchw();
         let block = declare_block(b, &x, |[_, c, _, _], block| c % (block * block) == 0);
         if !b.chance(64) {
@@ -43,7 +47,11 @@ pub const SPACE_TO_DEPTH: OpSpec = OpSpec {
     dtypes: ANY,
     doc: "Moves blocks of pixels into channels.",
     build: |b| {
-        let x = b.input(b.dtypes(), 4..=4)?;
+        let x = b.input_or(b.dtypes(), 4..=4, |b| {
+            let [n, c, h, w] = new_sizes(b);
+            let block = b.one_of(&[2, 2, 3, 4]);
+            vec![n, c, h * block, w * block]
+        })?;
         let [n, c, h, w] = x.nchw();
         let block = declare_block(b, &x, |[_, _, h, w], block| h % block == 0 && w % block == 0);
         b.require(h.divisible_by(block));
@@ -53,12 +61,20 @@ pub const SPACE_TO_DEPTH: OpSpec = OpSpec {
     },
     eval: |a| {
         let ([n, c, h, w], block) = sizes(a)?;
+        if a.text("mode", "DCR") != "DCR" {
+            return Err(unsupported("the modes that SpaceToDepth got after opset 18"));
+        }
         let (rows, columns) = (h / block, w / block);
         let split = [n, c, rows, block, columns, block];
         one(rearrange(a.x(0), split, [0, 3, 5, 1, 2, 4], [n, c * block * block, rows, columns]))
     },
     ..OpSpec::BASE
 };
+
+/// Sizes that leave room for a factor. The first may be 0 where the case allows that.
+fn new_sizes(b: &mut Builder) -> [Term; 4] {
+    std::array::from_fn(|i| if i == 0 { b.size(5) } else { windows::free_up_to(b, 64, 5) })
+}
 
 /// The attribute `blocksize`: one that the current sizes allow, where there is one above 1.
 fn declare_block(b: &mut Builder, x: &Operand, fits: impl Fn([i64; 4], i64) -> bool) -> Term {

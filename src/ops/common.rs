@@ -1,5 +1,6 @@
 //! What families share: the declarations of elementwise operators and small helpers for `eval`.
 
+use super::rounding::{REACH, error_of};
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use tch::{Kind, TchError, Tensor};
 
@@ -19,10 +20,37 @@ pub fn build_binary(b: &mut Builder) -> Result<(), Skip> {
     Ok(())
 }
 
+/// One to four operands of one type, all broadcast together; one output of that type.
+pub fn build_variadic(b: &mut Builder) -> Result<(), Skip> {
+    let x = b.input(b.dtypes(), ANY_RANK)?;
+    let mut shape = x.shape;
+    // Two operands are what most models have.
+    let further = b.one_of(&[1, 1, 2, 1, 3, 2, 0]);
+    for _ in 0..further {
+        let y = b.input_broadcastable(x.dtype, &shape);
+        shape = b.broadcast(&[&shape, &y.shape]);
+    }
+    b.accumulate(further + 1);
+    b.output(x.dtype, shape);
+    Ok(())
+}
+
+/// A float attribute with one of `values`, or now and then left out. Values that f16 holds exactly keep thresholds
+/// the same in every type.
+pub fn float_attribute(b: &mut Builder, name: &'static str, values: &[f32]) {
+    if !b.chance(40) {
+        let value = b.one_of(values);
+        b.set_float(name, value);
+    }
+}
+
 /// The base of `[x] -> [f(x)]`.
 pub const UNARY: OpSpec = OpSpec { build: build_unary, numerics: Numerics::ROUNDED, ..OpSpec::BASE };
 /// The base of `[x, y] -> [f(x, y)]` with broadcasting.
 pub const BINARY: OpSpec = OpSpec { build: build_binary, numerics: Numerics::ROUNDED, ..OpSpec::BASE };
+
+/// The base of `[x0, x1, ...] -> [f(x0, x1, ...)]` with broadcasting.
+pub const VARIADIC: OpSpec = OpSpec { build: build_variadic, numerics: Numerics::SELECTING, ..OpSpec::BASE };
 
 /// A transcendental function: `ulps` units in the last place, with an absolute floor where the result is near 0.
 pub const fn approximate(ulps: f64) -> Numerics {
@@ -44,7 +72,81 @@ pub fn magnitude(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_where_self(&x.f_ge(0.0)?, &x.f_neg()?)
 }
 
+/// All operands, two at a time from the left.
+pub fn fold(a: &Args, combine: impl Fn(&Tensor, &Tensor) -> Result<Tensor, TchError>) -> Result<Tensor, TchError> {
+    (1..a.count()).try_fold(a.x(0).shallow_clone(), |all, index| combine(&all, a.x(index)))
+}
+
+/// Operand 0: an `eval` that changes nothing, and a proxy for steps such as Floor.
+pub fn operand(a: &Args) -> Outputs {
+    Ok(vec![a.x(0).shallow_clone()])
+}
+
+/// Operand `index` in f64.
+pub fn wide(a: &Args, index: usize) -> Result<Tensor, TchError> {
+    a.x(index).f_to_kind(Kind::Double)
+}
+
+/// The error rule of a function of one operand that may jump: the largest change around the operand, and one rounding.
+pub fn error_of_jumps(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor], eval: fn(&Args) -> Outputs) -> Outputs {
+    let x = wide(a, 0)?;
+    let reach = error_of(errors, 0, &x)? * REACH;
+    let change = |at: Tensor| {
+        let moved = Args {
+            operands: vec![Some(at)],
+            operand_dtypes: a.operand_dtypes.clone(),
+            attributes: a.attributes,
+            output_dtypes: a.output_dtypes.clone(),
+            wide: true,
+            accumulate: None,
+        };
+        eval(&moved)?.swap_remove(0).f_sub(&exact[0])?.f_abs()
+    };
+    let change = change(x.f_add(&reach)?)?.f_maximum(&change(x.f_sub(&reach)?)?)?;
+    one(Ok(change + exact[0].f_abs()? * a.output_dtypes[0].unit_roundoff()))
+}
+
 /// Whether a libtorch kind is a float.
 pub fn is_float(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double)
+}
+
+/// What tests of `eval` share.
+#[cfg(test)]
+pub mod testing {
+    use crate::dtype::DType;
+    use crate::reference;
+    use crate::spec::{Args, Attribute, OpSpec};
+    use crate::tensor::TensorData;
+    use std::borrow::Cow;
+
+    /// The first output of an operator on one-dimensional operands.
+    pub fn eval(
+        spec: &OpSpec,
+        operands: &[(DType, &[f64])],
+        attributes: &[(&'static str, Attribute<i64>)],
+        output: DType,
+    ) -> Vec<f64> {
+        let tensor = |(dtype, values): &(DType, &[f64])| {
+            reference::to_tensor(&TensorData::from_f64(*dtype, &[values.len()], values), false)
+        };
+        let attributes: Vec<_> = attributes.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())).collect();
+        let args = Args {
+            operands: operands.iter().map(tensor).map(Some).collect(),
+            operand_dtypes: operands.iter().map(|(dtype, _)| Some(*dtype)).collect(),
+            attributes: &attributes,
+            output_dtypes: vec![output],
+            wide: false,
+            accumulate: None,
+        };
+        let outputs = (spec.eval)(&args).expect("the operands are legal");
+        assert_eq!(outputs[0].kind(), args.output_kind(0));
+        reference::to_data(&outputs[0], output).to_f64()
+    }
+
+    /// Asserts that two lists are equal to about the precision of f32.
+    pub fn assert_near(got: &[f64], expected: &[f64]) {
+        let near = |(got, expected): (&f64, &f64)| (got - expected).abs() <= 1e-6 * (1.0 + expected.abs());
+        assert!(got.len() == expected.len() && got.iter().zip(expected).all(near), "{got:?}, not {expected:?}");
+    }
 }

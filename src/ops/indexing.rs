@@ -55,16 +55,16 @@ pub fn offsets(tuples: &Tensor, shape: &[i64]) -> Result<Tensor, TchError> {
     let outer = &tuples.size()[..tuples.dim() - 1];
     let mut offset = Tensor::f_zeros(outer, (Kind::Int64, Device::Cpu))?;
     for (i, stride) in strides(shape).into_iter().enumerate() {
-        offset = offset + from_front(&tuples.f_select(-1, i as i64)?, shape[i])? * stride;
+        offset = offset.f_add(&from_front(&tuples.f_select(-1, i as i64)?, shape[i])?.f_mul_scalar(stride)?)?;
     }
     Ok(offset)
 }
 
 /// The offset into the row-major elements of `data` that each element of `index` names along `axis`.
 pub fn element_offsets(index: &Tensor, data: &[i64], axis: usize) -> Result<Tensor, TchError> {
-    let mut offset = from_front(index, data[axis])? * strides(data)[axis];
+    let mut offset = from_front(index, data[axis])?.f_mul_scalar(strides(data)[axis])?;
     for (i, stride) in strides(data).into_iter().enumerate().filter(|&(i, _)| i != axis) {
-        offset = offset + positions(index.size()[i], i, data.len())? * stride;
+        offset = offset.f_add(&positions(index.size()[i], i, data.len())?.f_mul_scalar(stride)?)?;
     }
     Ok(offset)
 }
@@ -160,7 +160,7 @@ pub const GATHER_ND: OpSpec = OpSpec {
         let mut offset = offsets(index, indexed)?;
         let batches = strides(&shape[..batch]);
         for (axis, stride) in batches.into_iter().enumerate() {
-            offset = offset + positions(shape[axis], axis, outer.len())? * (stride * size);
+            offset = offset.f_add(&positions(shape[axis], axis, outer.len())?.f_mul_scalar(stride * size)?)?;
         }
         let rows = shape[..batch].iter().product::<i64>() * size;
         let flat = a.x(0).f_reshape([rows, slice.iter().product()])?;
@@ -169,7 +169,8 @@ pub const GATHER_ND: OpSpec = OpSpec {
     ..OpSpec::BASE
 };
 
-/// ONNX OneHot, opset 11. Indices and depth may also be floats, cast to int64; only `eval` knows that.
+/// ONNX OneHot, opset 11. Indices and depth may also be floats, cast to int64, which only `eval` knows. ONNX's shape
+/// inference refuses indices of rank 0.
 pub const ONE_HOT: OpSpec = OpSpec {
     code: 0x9b,
     name: "OneHot",
@@ -180,10 +181,10 @@ pub const ONE_HOT: OpSpec = OpSpec {
         let depth = b.size(4);
         let index = if b.coin() {
             // Indices out of range are legal, and give no `values[1]`.
-            b.input(INTS, 0..=MAX_RANK - 1)?
+            b.input(INTS, 1..=MAX_RANK - 1)?
         } else {
             let dtype = if b.chance(40) { b.one_of(&[DType::I8, DType::U8]) } else { index_dtype(b) };
-            let rank = b.one_of(&[1, 2, 3, 0, 2, 4]);
+            let rank = b.one_of(&[1, 2, 3, 1, 2, 4]);
             let shape: Vec<Term> = (0..rank).map(|_| b.size(rank + 1)).collect();
             // Narrow types hold no larger index, and unsigned ones no negative.
             let domain = match dtype {

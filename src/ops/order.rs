@@ -3,12 +3,12 @@
 use super::common::one;
 use super::movement::{axis_of, set_axis};
 use super::rounding::error_of;
-use crate::dtype::{DType, FLOATS, NUMBERS};
+use crate::dtype::{DType, NUMBERS};
 use crate::limits::{MAX_RANK, MAX_SIZE};
 use crate::spec::{Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use tch::{Kind, TchError, Tensor};
 
-pub const TABLE: &[&OpSpec] = &[&TOP_K, &ARG_MAX, &ARG_MIN, &HARDMAX];
+pub const TABLE: &[&OpSpec] = &[&TOP_K, &ARG_MAX, &ARG_MIN];
 
 /// How many times their errors two elements must be apart for their order to be certain.
 const CLEAR: f64 = 2.0;
@@ -153,7 +153,7 @@ fn arg_errors(a: &Args, errors: &[Option<Tensor>], x: &Tensor) -> Outputs {
 }
 
 /// Where along `axis` elements may change places with the maximum. Equal elements without error do not.
-fn doubtful_maximum(x: &Tensor, error: &Tensor, axis: i64, keep: bool) -> Result<Tensor, TchError> {
+pub fn doubtful_maximum(x: &Tensor, error: &Tensor, axis: i64, keep: bool) -> Result<Tensor, TchError> {
     if x.numel() == 0 {
         let shape = x.f_sum_dim_intlist([axis].as_slice(), keep, Kind::Double)?;
         return shape.f_to_kind(Kind::Bool);
@@ -166,35 +166,6 @@ fn doubtful_maximum(x: &Tensor, error: &Tensor, axis: i64, keep: bool) -> Result
         (error * candidate.f_to_kind(Kind::Double)?).f_nan_to_num(0.0, None, None)?.f_amax([axis], keep)?.f_gt(0.0)?;
     several.f_logical_and(&inexact)
 }
-
-/// ONNX Hardmax, opset 13.
-pub const HARDMAX: OpSpec = OpSpec {
-    code: 0xab,
-    name: "Hardmax",
-    dtypes: FLOATS,
-    doc: "1 at the first maximum along an axis, 0 elsewhere.",
-    numerics: Numerics::Custom(|a, errors, exact| {
-        let x = a.x(0);
-        let doubtful = doubtful_maximum(x, &error_of(errors, 0, x)?, axis_of(a, -1, x.dim()), true)?;
-        one(exact[0].f_zeros_like()?.f_masked_fill(&doubtful, f64::INFINITY))
-    }),
-    build: |b| {
-        let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
-        let axis = b.axis(x.rank());
-        set_axis(b, axis, x.rank(), -1);
-        b.output(x.dtype, x.shape);
-        Ok(())
-    },
-    eval: |a| {
-        let x = a.x(0);
-        let axis = axis_of(a, -1, x.dim());
-        if x.numel() == 0 {
-            return one(x.f_zeros_like());
-        }
-        one(x.f_zeros_like()?.f_scatter_value(axis, &x.f_argmax(axis, true)?, 1.0))
-    },
-    ..OpSpec::BASE
-};
 
 #[cfg(test)]
 mod tests {

@@ -122,7 +122,9 @@ pub const LRN: OpSpec = OpSpec {
     doc: "x / (bias + alpha / size * the sum of squares over `size` neighbouring channels) ^ beta.",
     numerics: Numerics::Custom(local_response_error),
     build: |b| {
-        let x = b.input(b.dtypes(), 3..=5)?;
+        // Images, as most implementations want them; the text allows other ranks.
+        let ranks = if b.chance(48) { 3..=5 } else { 4..=4 };
+        let x = b.input(b.dtypes(), ranks)?;
         b.require(x.shape[1].at_least(1));
         // Few implementations take even sizes, though the text says what they mean.
         let size = if b.chance(48) { b.one_of(&[2, 4]) } else { b.one_of(&[1, 3, 3, 5, 7]) };
@@ -300,11 +302,44 @@ fn local_response_error(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -
     // At or below 0 nothing can be said.
     let low = &base - &change;
     let doubtful = low.f_le(0.0)?.f_logical_or(&squares.f_gt(dtype.max() * 0.5)?)?;
-    let factor = base.f_pow_tensor_scalar(-beta)?;
-    let at = |base: Tensor| Ok::<_, TchError>((base.f_pow_tensor_scalar(-beta)? - &factor).abs());
-    let spread = at(low.f_clamp_min(f64::MIN_POSITIVE)?)?.f_maximum(&at(&base + &change)?)?;
+    // By the mean value theorem: a difference of two powers would vanish in rounding where the change is small.
+    let low = low.f_clamp_min(f64::MIN_POSITIVE)?;
+    let widest = low.f_pow_tensor_scalar(-beta)?.f_maximum(&(&base + &change).f_pow_tensor_scalar(-beta)?)?;
+    let spread = &widest * change / low * beta.abs();
     let rounding = (base.f_abs()?.f_clamp_min(f64::MIN_POSITIVE)?.f_log()?.f_abs()? * beta.abs() + 16.0) * u;
-    let widest = &factor + &spread;
     let bound = (x.f_abs()? + &error) * spread + error * widest + exact[0].f_abs()? * rounding;
     one(bound.f_masked_fill(&doubtful, f64::INFINITY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::windows::apply;
+    use super::*;
+    use crate::dtype::DType::{F32, I64};
+    use crate::spec::Attribute;
+
+    /// `test_maxpool_2d_ceil`, `test_averagepool_2d_ceil` and `test_maxpool_with_argmax_2d_precomputed_strides` of the
+    /// ONNX node tests.
+    #[test]
+    fn the_examples_of_onnx() {
+        let x: Vec<f32> = (1..=25).map(|i| i as f32).collect();
+        let attributes = [
+            ("kernel_shape", Attribute::Ints(vec![3, 3])),
+            ("strides", Attribute::Ints(vec![2, 2])),
+            ("ceil_mode", Attribute::Int(1)),
+        ];
+        let values =
+            |tensor: &Tensor| Vec::<f64>::try_from(&tensor.reshape([-1]).to_kind(Kind::Double)).expect("values");
+        let pool = |spec| values(&apply(spec, &[(&x[..16], &[1, 1, 4, 4])], &attributes, &[F32])[0]);
+        assert_eq!(pool(&MAX_POOL), [11.0, 12.0, 15.0, 16.0]);
+        assert_eq!(pool(&AVERAGE_POOL), [6.0, 7.5, 12.0, 13.5]);
+        let attributes = [
+            ("kernel_shape", Attribute::Ints(vec![2, 2])),
+            ("strides", Attribute::Ints(vec![2, 2])),
+            ("storage_order", Attribute::Int(1)),
+        ];
+        let y = apply(&MAX_POOL, &[(&x, &[1, 1, 5, 5])], &attributes, &[F32, I64]);
+        assert_eq!(values(&y[0]), [7.0, 9.0, 17.0, 19.0]);
+        assert_eq!(values(&y[1]), [6.0, 16.0, 8.0, 18.0]);
+    }
 }

@@ -16,18 +16,34 @@ pub const TABLE: &[&OpSpec] =
 /// What ONNX allows for most reductions, without the narrow integers.
 const SUMMED: DTypes = FLOATS.or(INDICES);
 
+/// What a reduction without axes may be made to do.
+#[derive(Clone, Copy, PartialEq)]
+enum EmptyAxes {
+    /// Reduce all axes, or none.
+    NoneOrAll,
+    /// Only reduce all axes. With `noop_with_empty_axes` the text of opset 18 long said that the operand is returned as
+    /// it is; now it says that the steps other than the sum, such as squaring, still happen.
+    All,
+}
+
 const NOTHING: DTypes = DTypes::of(&[]);
 
-const REDUCTION: OpSpec =
-    OpSpec { since: 18, dtypes: SUMMED, build: |b| build(b, NUMBERS), can_overflow: true, ..OpSpec::BASE };
+const REDUCTION: OpSpec = OpSpec {
+    since: 18,
+    dtypes: SUMMED,
+    build: |b| build(b, NUMBERS, EmptyAxes::NoneOrAll),
+    can_overflow: true,
+    ..OpSpec::BASE
+};
 /// A reduction that is only made of floats: what it would round an integer to, ONNX does not say.
-const OF_FLOATS: OpSpec = OpSpec { dtypes: FLOATS, build: |b| build(b, NOTHING), can_overflow: false, ..REDUCTION };
+const OF_FLOATS: OpSpec =
+    OpSpec { dtypes: FLOATS, build: |b| build(b, NOTHING, EmptyAxes::All), can_overflow: false, ..REDUCTION };
 
 /// Declares the operands, the attributes and the output of a reduction. Of elements of a type in `empty` there may
 /// be none: of others ONNX leaves the result undefined (a mean) or makes it infinite (a maximum of floats).
-fn build(b: &mut Builder, empty: DTypes) -> Result<(), Skip> {
+fn build(b: &mut Builder, empty: DTypes, empty_axes: EmptyAxes) -> Result<(), Skip> {
     let x = b.input(b.dtypes(), ANY_RANK)?;
-    let axes = reduced(b, x.rank());
+    let axes = reduced(b, x.rank(), empty_axes);
     let keep = keep_dims(b);
     let mut shape = Vec::new();
     let mut merged = Vec::new();
@@ -48,7 +64,7 @@ fn build(b: &mut Builder, empty: DTypes) -> Result<(), Skip> {
 }
 
 /// The optional operand `axes` and the attribute `noop_with_empty_axes`; the axes that they select.
-fn reduced(b: &mut Builder, rank: usize) -> Vec<usize> {
+fn reduced(b: &mut Builder, rank: usize, empty_axes: EmptyAxes) -> Vec<usize> {
     let form = b.below(16);
     let mut axes = b.axes(rank);
     if axes.is_empty() && rank > 0 {
@@ -57,10 +73,10 @@ fn reduced(b: &mut Builder, rank: usize) -> Vec<usize> {
     if rank == 0 || form >= 11 {
         axes.clear();
     }
-    let none = axes.is_empty() && form >= 14;
+    let none = axes.is_empty() && form >= 14 && empty_axes == EmptyAxes::NoneOrAll;
     if axes.is_empty() {
         // Absent, or without elements: the same thing.
-        if form % 2 == 0 {
+        if form.is_multiple_of(2) {
             b.constant([]);
         }
     } else {
@@ -152,6 +168,7 @@ pub const MEAN: OpSpec = OpSpec {
             unless_overflow((sum(error)? + &most * gamma(terms + 2.0, dtype)) / terms, &most, dtype)
         })
     }),
+    build: |b| build(b, NOTHING, EmptyAxes::NoneOrAll),
     eval: |a| of_floats(a, |x| x.f_mean_dim([-1].as_slice(), false, x.kind())),
     ..OF_FLOATS
 };
@@ -162,7 +179,7 @@ pub const MAX: OpSpec = OpSpec {
     name: "ReduceMax",
     dtypes: NUMBERS,
     doc: "The maximum along axes.",
-    build: |b| build(b, INTS),
+    build: |b| build(b, INTS, EmptyAxes::NoneOrAll),
     eval: |a| along(a, &[a.x(0)], |lines| extreme(&lines[0], a.output_dtypes[0], true)),
     can_overflow: false,
     ..REDUCTION
@@ -177,7 +194,7 @@ pub const MIN: OpSpec = OpSpec {
     numerics: Numerics::Custom(|a, errors, _| {
         errors_along(a, errors, |_, error, _| extreme(error, a.output_dtypes[0], true))
     }),
-    build: |b| build(b, INTS),
+    build: |b| build(b, INTS, EmptyAxes::NoneOrAll),
     eval: |a| along(a, &[a.x(0)], |lines| extreme(&lines[0], a.output_dtypes[0], false)),
     can_overflow: false,
     ..REDUCTION
@@ -239,6 +256,7 @@ pub const L1: OpSpec = OpSpec {
     name: "ReduceL1",
     doc: "The sum of magnitudes along axes.",
     numerics: Numerics::Accumulated,
+    build: |b| build(b, NUMBERS, EmptyAxes::All),
     eval: |a| {
         along(a, &[a.x(0)], |lines| lines[0].f_abs()?.f_sum_dim_intlist([-1].as_slice(), false, a.output_kind(0)))
     },
@@ -253,7 +271,7 @@ pub const L2: OpSpec = OpSpec {
     numerics: Numerics::Custom(|a, errors, _| {
         errors_along(a, errors, |x, error, terms| norm_errors(x, error, terms, a.output_dtypes[0]))
     }),
-    build: |b| build(b, NUMBERS),
+    build: |b| build(b, NUMBERS, EmptyAxes::All),
     eval: |a| of_floats(a, norm),
     ..OF_FLOATS
 };
@@ -283,6 +301,7 @@ pub const SUM_SQUARE: OpSpec = OpSpec {
             Ok(sum(&((x.f_abs()? * 2.0 + error) * error))? + rounding)
         })
     }),
+    build: |b| build(b, NUMBERS, EmptyAxes::All),
     eval: |a| {
         along(a, &[a.x(0)], |lines| lines[0].f_square()?.f_sum_dim_intlist([-1].as_slice(), false, a.output_kind(0)))
     },

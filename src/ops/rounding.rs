@@ -3,6 +3,10 @@
 use crate::dtype::DType;
 use tch::{TchError, Tensor};
 
+/// How many times the first-order bound an operand may be off before a step counts as safe: for what is of higher order,
+/// and so that f64 does not swallow the error when it is added.
+pub const REACH: f64 = 4.0;
+
 /// The relative error of `terms` roundings in a row, infinite where the bound means nothing.
 pub fn gamma(terms: f64, dtype: DType) -> f64 {
     let rounding = terms * dtype.unit_roundoff();
@@ -33,12 +37,17 @@ pub fn defined(error: Tensor) -> Result<Tensor, TchError> {
     error.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)
 }
 
+/// `error`, infinite wherever `doubtful` is true.
+pub fn unless(doubtful: &Tensor, error: &Tensor) -> Result<Tensor, TchError> {
+    error.f_masked_fill(doubtful, f64::INFINITY)
+}
+
 /// How much 1 / x may be off relative to its value, when x > 0 may be off by the share `share` of its own.
 pub fn of_reciprocal(share: &Tensor) -> Result<Tensor, TchError> {
     let share = share.f_clamp_max(1.0)?;
-    // What is left of 1 may be the negative zero.
-    let rest: Tensor = 1.0 - &share;
-    (share / rest).f_abs()
+    // tch computes 1 - 1 as -0, by which the bound would be minus infinity, and count for nothing.
+    let least: Tensor = 1.0 - &share;
+    (share / least).f_abs()
 }
 
 #[cfg(test)]
@@ -46,9 +55,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_known_of_a_reciprocal_of_what_may_be_zero() {
-        let shares = Tensor::from_slice(&[0.0, 0.5, 1.0, f64::INFINITY]);
-        let errors: Vec<f64> = of_reciprocal(&shares).and_then(Vec::try_from).expect("a row");
-        assert_eq!(errors, [0.0, 1.0, f64::INFINITY, f64::INFINITY]);
+    fn the_reciprocal_of_what_may_be_zero_is_unbounded() {
+        let shares = of_reciprocal(&Tensor::from_slice(&[0.0, 0.5, 1.0, 3.0, f64::INFINITY])).unwrap();
+        let shares = Vec::<f64>::try_from(defined(shares).unwrap()).unwrap();
+        assert_eq!(shares, [0.0, 1.0, f64::INFINITY, f64::INFINITY, f64::INFINITY]);
     }
 }

@@ -150,7 +150,7 @@ fn slices(a: &Args) -> Result<Tensor, TchError> {
     let depth = index.size()[index.dim() - 1] as usize;
     let slice: i64 = shape[depth..].iter().product();
     let within = Tensor::f_arange(slice, (Kind::Int64, Device::Cpu))?;
-    Ok(offsets(index, &shape[..depth])?.f_unsqueeze(-1)? * slice + within)
+    offsets(index, &shape[..depth])?.f_unsqueeze(-1)?.f_mul_scalar(slice)?.f_add(&within)
 }
 
 /// Combines `updates` into `data` at offsets into its elements, by the attribute `reduction`.
@@ -191,7 +191,7 @@ fn scatter_errors(a: &Args, errors: &[Option<Tensor>], offsets: &Tensor) -> Outp
     if reduction == "mul" {
         // Factors below 1 may come last.
         reached = apply(&data.f_clamp_min(1.0)?, &updates.f_clamp_min(1.0)?, "mul")?;
-        error = error + roundings * &reached * underflow(dtype);
+        error += roundings * &reached * underflow(dtype);
     }
     one(defined(unless_overflow(error, &reached, dtype)?))
 }

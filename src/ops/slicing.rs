@@ -66,6 +66,9 @@ pub const SLICE: OpSpec = OpSpec {
         let (starts, ends) = (a.list(1).unwrap_or_default(), a.list(2).unwrap_or_default());
         let axes = axes_of(a, 3, a.rank(0)).unwrap_or_else(|| (0..starts.len()).collect());
         let steps = a.list(4).unwrap_or_else(|| vec![1; starts.len()]);
+        if [starts.len(), ends.len(), steps.len()] != [axes.len(); 3] {
+            return refuse("Slice with lists of different lengths");
+        }
         let mut x = a.x(0).shallow_clone();
         for (i, &axis) in axes.iter().enumerate() {
             x = slice(&x, axis, starts[i], ends[i], steps[i])?;
@@ -144,7 +147,7 @@ fn cut(b: &mut Builder, dim: Term, stepped: bool, dtype: DType) -> Cut {
 }
 
 fn slice(x: &Tensor, axis: usize, start: i64, end: i64, step: i64) -> Result<Tensor, TchError> {
-    let dim = x.size()[axis];
+    let dim = x.size().get(axis).map_or_else(|| refuse("an axis out of range"), |&dim| Ok(dim))?;
     let axis = axis as i64;
     let from_front = |index: i64| if index < 0 { index + dim } else { index };
     let (start, end) = (from_front(start), from_front(end));
@@ -190,9 +193,9 @@ pub const PAD: OpSpec = OpSpec {
             b.absent();
         }
         if listed {
-            let dtype = b.one_of(&[DType::I64, DType::I32]);
+            // The type int32 is allowed, but ONNX's own shape inference fails on it.
             let written = written_axes_in_order(b, &axes, x.rank());
-            list(b, dtype, written);
+            b.constant(written);
         }
         if mode != "constant" || b.coin() {
             b.set_text("mode", mode);
@@ -204,6 +207,9 @@ pub const PAD: OpSpec = OpSpec {
         let axes = axes_of(a, 3, a.rank(0)).unwrap_or_else(|| (0..a.rank(0)).collect());
         let pads = a.list(1).unwrap_or_default();
         let mode = a.text("mode", "constant");
+        if pads.len() != 2 * axes.len() {
+            return refuse("Pad with another number of pads than two for each axis");
+        }
         let mut x = a.x(0).shallow_clone();
         for (i, &axis) in axes.iter().enumerate() {
             let (begin, end) = (pads[i], pads[axes.len() + i]);
@@ -332,7 +338,7 @@ pub const REVERSE_SEQUENCE: OpSpec = OpSpec {
         let along = |axis: i64| (0..shape.len() as i64).map(|i| if i == axis { -1 } else { 1 }).collect::<Vec<_>>();
         let step = Tensor::f_arange(shape[time as usize], (Kind::Int64, Device::Cpu))?.f_reshape(along(time))?;
         let length = a.x(1).f_to_kind(Kind::Int64)?.f_reshape(along(batch))?;
-        let index = (&length - 1 - &step).f_where_self(&step.f_lt_tensor(&length)?, &step)?;
+        let index = length.f_sub_scalar(1)?.f_sub(&step)?.f_where_self(&step.f_lt_tensor(&length)?, &step)?;
         one(a.x(0).f_gather(time, &index.f_expand(&shape, false)?, false))
     },
     ..OpSpec::BASE

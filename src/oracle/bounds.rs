@@ -52,22 +52,37 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
         Numerics::Accumulated => accumulated(&args, &operand_errors, node)?,
         Numerics::Custom(rule) => rule(&args, &operand_errors, &exact)?,
     };
-    let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype);
+    let computes = match node.spec.numerics {
+        Numerics::Elementwise { ulps, .. } => ulps > 0.0,
+        Numerics::Accumulated => true,
+        Numerics::Exact | Numerics::Custom(_) => false,
+    };
+    let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype, computes);
     found.into_iter().zip(&exact).zip(&args.output_dtypes).map(finish).collect()
 }
 
-/// Adds the spacing of subnormal numbers, and gives up on values that may overflow.
-fn finish(error: Tensor, exact: &Tensor, dtype: DType) -> Result<Option<Tensor>, TchError> {
+/// Adds the spacing of subnormal numbers, and gives up on values that may overflow. `None` where nothing is in doubt.
+///
+/// Certain values must not make what they index, select or are compared with doubtful: the integers of a doubtful
+/// comparison, but also what Relu or Cast made of exact floats, and a 0 of Relu beside other elements. So unless the
+/// operator computes `always`, the spacing goes only to what has an error, or may be flushed to 0.
+fn finish(error: Tensor, exact: &Tensor, dtype: DType, always: bool) -> Result<Option<Tensor>, TchError> {
     let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
+    let mut doubtful = error.f_gt(0.0)?;
+    if dtype.is_float() {
+        let subnormal = exact.f_ne(0.0)?.f_logical_and(&exact.f_abs()?.f_lt(dtype.min_positive())?)?;
+        doubtful = doubtful.f_logical_or(&subnormal)?;
+    }
+    if !(dtype.is_float() && always) && !bool::try_from(doubtful.f_any()?)? {
+        return Ok(None);
+    }
     if !dtype.is_float() {
-        // Certain integers must not make what they index or select doubtful.
-        let doubtful = bool::try_from(error.f_gt(0.0)?.f_any()?)?;
-        return Ok(doubtful.then_some(error));
+        return Ok(Some(error));
     }
     let edge = (exact.f_abs()? + &error).f_gt(dtype.max() * RANGE_SHARE)?;
-    (error + dtype.min_positive() * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 })
-        .f_masked_fill(&edge, f64::INFINITY)
-        .map(Some)
+    let spacing = dtype.min_positive() * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 };
+    let spacing = if always { exact.f_full_like(spacing)? } else { doubtful.f_to_kind(Kind::Double)? * spacing };
+    (error + spacing).f_masked_fill(&edge, f64::INFINITY).map(Some)
 }
 
 fn unknown(exact: &Tensor) -> Tensor {

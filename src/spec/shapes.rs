@@ -21,7 +21,22 @@ impl Builder<'_> {
 
     /// An operand of one of `dtypes` and a rank in `ranks`: a value of the graph, or a new leaf.
     pub fn input(&mut self, dtypes: DTypes, ranks: RangeInclusive<usize>) -> Result<Operand, Skip> {
-        let dtypes = self.permitted(dtypes);
+        self.input_or(self.permitted(dtypes), ranks.clone(), |builder| builder.leaf_shape(ranks))
+    }
+
+    /// Like [`Builder::input`], but with floats also in the exact lane: for an operator some of whose forms are exact
+    /// although its numerics is not [`Numerics::Exact`], and which then takes no others.
+    pub fn input_in_any_lane(&mut self, dtypes: DTypes, ranks: RangeInclusive<usize>) -> Result<Operand, Skip> {
+        self.input_or(dtypes, ranks.clone(), |builder| builder.leaf_shape(ranks))
+    }
+
+    /// Like [`Builder::input_in_any_lane`]; `shape` makes the shape of a new leaf.
+    pub(crate) fn input_or(
+        &mut self,
+        dtypes: DTypes,
+        ranks: RangeInclusive<usize>,
+        shape: impl FnOnce(&mut Self) -> Vec<Term>,
+    ) -> Result<Operand, Skip> {
         if dtypes.is_empty() {
             return Err(Skip::DType);
         }
@@ -30,7 +45,7 @@ impl Builder<'_> {
             return Ok(self.take(index));
         }
         let dtype = self.leaf_dtype(dtypes);
-        let shape = self.leaf_shape(ranks);
+        let shape = shape(self);
         Ok(self.leaf(dtype, shape, Domain::Any))
     }
 
@@ -150,6 +165,11 @@ impl Builder<'_> {
     /// An optional operand left out.
     pub fn absent(&mut self) {
         self.draft.operands.push(Source::Absent);
+    }
+
+    /// Moves the operand declared last to the front, where the main operand is not the operator's first.
+    pub fn last_operand_first(&mut self) {
+        self.draft.operands.rotate_right(1);
     }
 
     /// The shape of an elementwise result (ONNX multidirectional broadcasting). Which dimensions stretch is

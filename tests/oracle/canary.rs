@@ -201,12 +201,17 @@ impl Compiled {
                 true => stepped(tensor, |_| 1),
                 false => tensor,
             }),
-            FlushToZero => declared(model, data, |node, tensor| match node.spec.numerics {
-                Numerics::Exact => tensor,
-                _ => flushed(tensor),
+            FlushToZero => declared(model, data, |node, tensor| match rounds(node) {
+                true => flushed(tensor),
+                false => tensor,
             }),
-            SwappedOperands => declared(&swap_operands(model, stream)?, data, |_, tensor| tensor),
-            _ => declared(model, data, |_, tensor| tensor),
+            SwappedOperands => {
+                let swapped = swap_operands(model, stream)?;
+                // Exchanged indices may be out of range, and `eval` need not take them.
+                let invalid = |_| Failure::Protocol("invalid operands".to_owned());
+                isolate(|| reference::run(&swapped, data, Precision::Declared).map_err(invalid)).ok()?
+            }
+            _ => reference::run(model, data, Precision::Declared).expect("computed before"),
         };
         let honest = outputs(model, &values);
         match self.behaviour {
@@ -252,19 +257,20 @@ fn in_single(model: &Model, data: &LeafData) -> Vec<TensorData> {
     results.iter().zip(&model.outputs).map(round).collect()
 }
 
-/// Finite floats moved by some units in the last place, away from 0 for positive `places` of their index.
+/// Finite floats moved by some units in the last place, away from 0 for positive `places` of their index. Zeros stay: no
+/// order of summation makes anything else of `x - x`.
 fn stepped(mut tensor: TensorData, mut places: impl FnMut(usize) -> i64) -> TensorData {
     if !tensor.dtype.is_float() {
         return tensor;
     }
-    let finite: Vec<bool> = tensor.to_f64().iter().map(|value| value.is_finite()).collect();
+    let movable: Vec<bool> = tensor.to_f64().iter().map(|value| value.is_finite() && *value != 0.0).collect();
     let size = tensor.dtype.size_bytes();
     for (i, bytes) in tensor.bytes.chunks_exact_mut(size).enumerate() {
         let mut bits = [0; 8];
         bits[..size].copy_from_slice(bytes);
         let bits = u64::from_le_bytes(bits);
         let magnitude = (1u64 << (8 * size - 1)) - 1;
-        let moved = (bits & magnitude).saturating_add_signed(if finite[i] { places(i) } else { 0 });
+        let moved = (bits & magnitude).saturating_add_signed(if movable[i] { places(i) } else { 0 });
         bytes.copy_from_slice(&(bits & !magnitude | moved).to_le_bytes()[..size]);
     }
     tensor

@@ -43,7 +43,7 @@ fn noticeable(case: &Case, honest: &Answer, faulty: &Answer) -> bool {
                 let far = |(i, (honest, faulty)): (usize, (&f64, &f64))| {
                     let allowed = expected.allowed.get(i).copied().unwrap_or(0.0);
                     // A NaN is not within any bound.
-                    allowed.is_finite() && !((honest - faulty).abs() <= 2.0 * allowed)
+                    allowed.is_finite() && !(honest - faulty).abs().le(&(2.0 * allowed))
                 };
                 honest.to_f64().iter().zip(&faulty.to_f64()).enumerate().any(far)
             }

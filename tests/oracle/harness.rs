@@ -4,11 +4,12 @@ use crate::canary::{Behaviour, Canary};
 use crate::chain;
 use graphsmith::backend::{Failure, Level};
 use graphsmith::case::Case;
-use graphsmith::harness::{Harness, Verdict, reference_stands_alone};
+use graphsmith::finding::reference_stands_alone;
+use graphsmith::harness::{Harness, Verdict};
 use graphsmith::known::Known;
 use graphsmith::oracle::Kind;
 use graphsmith::reference;
-use graphsmith::support::{Forms, Table, form};
+use graphsmith::support::{Forms, Table};
 use graphsmith::tensor::TensorData;
 
 const RELU_TANH: &[(&str, usize)] = &[("Relu", 1), ("Tanh", 1)];
@@ -132,7 +133,7 @@ fn a_fatal_issue_keeps_the_backend_from_running() {
 fn table(case: &Case, list: impl Fn(&mut Forms) -> &mut Vec<String>) -> Table {
     let mut table = Table::default();
     for node in &case.model.nodes {
-        list(table.operators.entry(node.spec.name.to_owned()).or_default()).push(form(&case.model, node));
+        list(table.operators.entry(node.spec.name.to_owned()).or_default()).push(case.model.form(node));
     }
     table
 }

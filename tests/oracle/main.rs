@@ -1,12 +1,12 @@
 //! The oracle's own test. Canary backends compute with the reference: those with a fault must be caught, and those that
 //! round differently within their rights must never be.
 
-use graphsmith::case::Case;
+use graphsmith::case::{self, Case};
 use graphsmith::dtype::DType;
 use graphsmith::model::{Leaf, Model, Node, Value};
 use graphsmith::reference::{self, Precision};
 use graphsmith::spec::{Domain, Role};
-use graphsmith::{input, ops};
+use graphsmith::{graph, input, ops};
 
 mod canary;
 mod faults;
@@ -16,8 +16,11 @@ mod honest;
 
 /// The cases of some seeds; an input that gives no case is left out.
 fn cases(seeds: std::ops::Range<u64>) -> impl Iterator<Item = (u64, Case)> {
-    let build = |seed| Case::build(&input::random(seed, 6)).expect("the reference follows its specification");
-    seeds.filter_map(move |seed| build(seed).ok().map(|case| (seed, case)))
+    seeds.filter_map(|seed| {
+        let input = input::random(seed, 6);
+        let defect = |defect| panic!("seed {seed}: {defect}\n{}", graph::text(&case::generate(&input).model));
+        Some((seed, Case::build(&input).unwrap_or_else(defect).ok()?))
+    })
 }
 
 /// `f32[2,3]` through these operators, one after the other; the second operand of a binary one is a new graph input.

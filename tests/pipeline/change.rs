@@ -6,7 +6,7 @@ use graphsmith::input::{self, Input, Stream};
 use graphsmith::{graph, ops, swarm::Swarm};
 use std::collections::BTreeMap;
 
-const INPUTS: u64 = 300;
+const INPUTS: u64 = 200;
 const RECORDS: usize = 10;
 /// The bytes of a record that most operators read: code, place, operands.
 const READ: u64 = 6;

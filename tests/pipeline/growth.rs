@@ -1,16 +1,16 @@
 //! What grows is lawful and bounded, and a longer input grows more.
 
-use crate::{RECORDS, generate, mean, shown};
+use crate::{RECORDS, mean, shown};
 use graphsmith::graph::{self, Graph};
 use graphsmith::input;
 use graphsmith::limits::{MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK, MAX_TOTAL_ELEMENTS, MAX_WORK};
 use graphsmith::model::{Model, Node};
 use graphsmith::spec::Domain;
 
-const INPUTS: u64 = 1000;
+const INPUTS: u64 = 600;
 
 #[test]
-fn every_law_holds_after_growth() {
+fn models_are_lawful_well_formed_and_bounded() {
     for seed in 0..INPUTS {
         let graph: Graph = graph::grow(&input::random(seed, RECORDS));
         for law in graph.laws.iter() {
@@ -19,13 +19,7 @@ fn every_law_holds_after_growth() {
         let kept = graph.fates.iter().filter(|fate| fate.is_ok()).count();
         assert_eq!(graph.operators().count(), kept, "seed {seed}: one operator for each record that was kept");
         assert_eq!(graph.fates.len(), RECORDS);
-    }
-}
-
-#[test]
-fn every_model_is_well_formed_and_within_limits() {
-    for seed in 0..INPUTS {
-        let model = generate(seed).model;
+        let model = graph.model();
         let problem = bounds(&model).or_else(|| form(&model));
         assert_eq!(problem, None, "{}", shown(seed, &model));
     }
@@ -91,9 +85,9 @@ fn form(model: &Model) -> Option<String> {
 fn longer_inputs_give_larger_models() {
     let nodes = |records: usize| -> f64 {
         let count = |seed| graph::grow(&input::random(seed, records)).operators().count();
-        mean(&(0..150).map(count).collect::<Vec<_>>())
+        mean(&(0..100).map(count).collect::<Vec<_>>())
     };
-    let lengths = [1, 2, 4, 8, 16, 32, 64];
+    let lengths = [1, 2, 4, 8, 16, 32];
     let means = lengths.map(nodes);
     // Each doubling of the input gives at least half as much again.
     assert!(means.windows(2).all(|pair| pair[1] > 1.5 * pair[0]), "mean nodes {means:.1?} of {lengths:?} records");

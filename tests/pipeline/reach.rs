@@ -71,7 +71,7 @@ const SIZES: [usize; 10] = [0, 1, 7, 8, 9, 15, 16, 17, 31, 33];
 
 #[test]
 fn random_bytes_reach_every_structure() {
-    const INPUTS: u64 = 1000;
+    const INPUTS: u64 = 500;
     let structures = [
         "input",
         "initializer",

@@ -1,0 +1,184 @@
+//! CPU time of each stage on 64 fixed random inputs whose models have ten operators: first a table over the inputs, each
+//! timed alone, then criterion's benches of the whole set. `cargo bench` runs it; see the goals in the README.
+
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use criterion::{Criterion, Throughput};
+use graphsmith::backend::{Failure, Level};
+use graphsmith::case::{self, Case, Generated};
+use graphsmith::harness::{Harness, Verdict};
+use graphsmith::input::{self, Input};
+use graphsmith::oracle::Expectation;
+use graphsmith::reference::{self, Precision};
+use graphsmith::{onnx, search};
+use std::cell::RefCell;
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const INPUTS: usize = 64;
+const OPERATORS: usize = 10;
+/// About one record in six gives no operator.
+const RECORDS: usize = 12;
+/// Each input is timed so often, and the median counts.
+const REPETITIONS: usize = 5;
+
+/// CPU time of all threads of this process. Other load on the machine hardly changes it.
+struct CpuTime;
+
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writes. The clock exists on every Linux, so the call cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+impl Measurement for CpuTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        cpu_time()
+    }
+
+    fn end(&self, start: Duration) -> Duration {
+        cpu_time() - start
+    }
+
+    fn add(&self, one: &Duration, other: &Duration) -> Duration {
+        *one + *other
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        value.as_nanos() as f64
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
+/// One input with all that the stages start from.
+struct Subject {
+    bytes: Vec<u8>,
+    case: Case,
+    data_seed: u64,
+}
+
+/// A stage by name.
+type Stage<'a> = (&'static str, Box<dyn Fn(&Subject) + 'a>);
+
+fn stages(harness: &RefCell<Harness>) -> Vec<Stage<'_>> {
+    let defect = "the reference follows its specification";
+    let mut stages: Vec<Stage> = vec![
+        (
+            "bytes to ONNX",
+            Box::new(|subject| {
+                let Generated { model, seed, .. } = case::generate(&Input::decode(&subject.bytes));
+                black_box(onnx::encode(&model, &model.sample(seed, 0)));
+            }),
+        ),
+        (
+            "input search",
+            Box::new(move |subject| {
+                black_box(search::search(&subject.case.model, subject.data_seed).expect(defect));
+            }),
+        ),
+        (
+            "reference and bounds",
+            Box::new(move |Subject { case, .. }| {
+                let wide = reference::run(&case.model, &case.data, Precision::Wide).expect(defect);
+                black_box(Expectation::new(&case.model, &case.data, &wide).expect(defect));
+            }),
+        ),
+        (
+            "whole test",
+            Box::new(move |subject| {
+                let generated = case::generate(&Input::decode(&subject.bytes));
+                black_box(harness.borrow_mut().test(generated).expect(defect));
+            }),
+        ),
+    ];
+    for index in 0..harness.borrow().targets.len() {
+        let name = harness.borrow().targets[index].backend.id();
+        stages.push((name, Box::new(move |subject| run_backend(&harness.borrow(), index, &subject.case))));
+    }
+    stages
+}
+
+/// Compiles and runs at every level. What the backend does not take costs what refusing costs.
+fn run_backend(harness: &Harness, index: usize, case: &Case) {
+    let inputs = case.model.input_data(&case.data);
+    for level in Level::ALL {
+        let compiled = harness.targets[index].backend.compile(&case.onnx, level);
+        let answer: Result<_, Failure> = compiled.and_then(|mut session| session.run(&inputs));
+        let _ = black_box(answer);
+    }
+}
+
+/// The first inputs in order of their seeds that have ten operators, valid data, and no finding: triage is not timed.
+fn subjects(harness: &mut Harness) -> Vec<Subject> {
+    let subject = |seed| {
+        let input = input::random(seed, RECORDS);
+        let generated = case::generate(&input);
+        let data_seed = generated.seed;
+        if generated.model.nodes.len() != OPERATORS {
+            return None;
+        }
+        let case = Case::new(generated).ok()?.ok()?;
+        let agreed = matches!(harness.judge(&case), Ok(Verdict::Agree | Verdict::Known(_)));
+        agreed.then(|| Subject { bytes: input.encode(), case, data_seed })
+    };
+    (0..).filter_map(subject).take(INPUTS).collect()
+}
+
+/// The median time of the stage on each input, ascending.
+fn times(stage: &Stage, subjects: &[Subject]) -> Vec<Duration> {
+    let time = |subject: &Subject| {
+        let mut times = [Duration::ZERO; REPETITIONS];
+        for time in &mut times {
+            let start = cpu_time();
+            stage.1(subject);
+            *time = cpu_time() - start;
+        }
+        times.sort_unstable();
+        times[REPETITIONS / 2]
+    };
+    let mut times: Vec<Duration> = subjects.iter().map(time).collect();
+    times.sort_unstable();
+    times
+}
+
+fn main() -> ExitCode {
+    let _no_grad = reference::init();
+    let mut harness = match Harness::new() {
+        Ok(harness) => harness,
+        Err(error) => {
+            eprintln!("the bench needs every backend of this build: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let subjects = subjects(&mut harness);
+    let harness = RefCell::new(harness);
+    let stages = stages(&harness);
+    println!("CPU milliseconds, {INPUTS} inputs of {OPERATORS} operators; backends compile and run at both levels\n");
+    println!("{:22} {:>8} {:>8} {:>8} {:>8}", "stage", "median", "p95", "p99", "max");
+    for stage in &stages {
+        let times = times(stage, &subjects);
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+        println!("{:22} {:8.3} {:8.3} {:8.3} {:8.3}", stage.0, at(50), at(95), at(99), at(100));
+    }
+    println!();
+    let mut criterion = Criterion::default().with_measurement(CpuTime).configure_from_args();
+    let mut group = criterion.benchmark_group("ten operators");
+    group.throughput(Throughput::Elements(subjects.len() as u64)).sample_size(10);
+    for (name, stage) in &stages {
+        group.bench_function(*name, |bencher| bencher.iter(|| subjects.iter().for_each(stage)));
+    }
+    group.finish();
+    criterion.final_summary();
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,194 @@
+//! Conversions between element types, and operators that only hand their operand on.
+
+use super::common::{UNARY, as_output, one, operand, wide};
+use super::rounding::{REACH, error_of, unless};
+use crate::dtype::{ANY, DType, DTypes, FLOATS};
+use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
+use tch::{Kind, Tensor};
+
+pub const TABLE: &[&OpSpec] = &[&CAST, &CAST_LIKE, &IDENTITY, &DROPOUT];
+
+/// Floats become integers by rounding toward zero, and must lie in the target's range; wider integers lose their upper
+/// bits; bool is x != 0. Follows the rules in the text of Cast-13.
+pub const CAST: OpSpec = OpSpec {
+    code: 0x42,
+    name: "Cast",
+    dtypes: ANY,
+    doc: "x converted to the element type `to`.",
+    numerics: Numerics::Custom(error_of_cast),
+    build: |b| {
+        let x = input_from_any(b)?;
+        let to = b.dtype_in_any_lane(targets(b, x.dtype))?;
+        b.set_int("to", i64::from(to.onnx_code()));
+        b.output(to, x.shape);
+        Ok(())
+    },
+    eval: |a| as_output(a, a.x(0).shallow_clone()),
+    guard: Some(guard_cast),
+    ..OpSpec::BASE
+};
+
+pub const CAST_LIKE: OpSpec = OpSpec {
+    name: "CastLike",
+    code: 0x43,
+    since: 15,
+    doc: "x converted to the element type of a second operand, whose values do not matter.",
+    build: |b| {
+        let x = input_from_any(b)?;
+        let to = targets(b, x.dtype);
+        let like = b.input_in_any_lane(to, ANY_RANK)?;
+        b.output(like.dtype, x.shape);
+        Ok(())
+    },
+    ..CAST
+};
+
+pub const IDENTITY: OpSpec =
+    OpSpec { code: 0x44, name: "Identity", since: 16, doc: "x.", numerics: Numerics::Exact, eval: operand, ..UNARY };
+
+/// At inference Dropout is the identity, whatever the ratio.
+pub const DROPOUT: OpSpec = OpSpec {
+    code: 0x45,
+    name: "Dropout",
+    dtypes: FLOATS,
+    doc: "x, for training_mode is false; and a mask of all true.",
+    build: build_dropout,
+    eval: |a| {
+        let mut outputs = operand(a)?;
+        let training = a.opt(2).map_or(Ok(false), |mode| bool::try_from(mode.f_any()?))?;
+        let ratio = a.opt(1).map_or(Ok(0.5), |ratio| f64::try_from(ratio.f_sum(Kind::Double)?))?;
+        if training && ratio != 0.0 {
+            return Err(tch::TchError::Kind("Dropout in training mode is random".to_owned()));
+        }
+        if a.output_dtypes.len() > 1 {
+            outputs.push(a.x(0).f_ones_like()?.f_to_kind(Kind::Bool)?);
+        }
+        Ok(outputs)
+    },
+    ..OpSpec::BASE
+};
+
+/// Whether every value of `from` has its exact counterpart in `to`, so that all backends agree to the bit.
+fn is_exact(from: DType, to: DType) -> bool {
+    use DType::{Bool, F16, F32, F64, I8, I32, U8};
+    match from {
+        // Integers wrap, and floats are truncated, in one way only.
+        _ if from == to || !to.is_float() => true,
+        Bool | I8 | U8 => true,
+        I32 | F32 => to == F64,
+        F16 => to == F32 || to == F64,
+        _ => false,
+    }
+}
+
+/// The types that an operand of type `from` may be cast to in this case.
+fn targets(b: &Builder, from: DType) -> DTypes {
+    let fits = |to: &DType| !b.in_exact_lane() || is_exact(from, *to);
+    DTypes::of(&ANY.iter().filter(fits).collect::<Vec<_>>())
+}
+
+/// An operand that can be cast to the wanted type, if there is one.
+fn input_from_any(b: &mut Builder) -> Result<crate::spec::Operand, Skip> {
+    let Some(wanted) = b.wanted.as_ref().map(|wanted| wanted.dtype) else {
+        return b.input_in_any_lane(ANY, ANY_RANK);
+    };
+    // A leaf would get the wanted type itself, and the cast would do nothing.
+    let sources: Vec<DType> = ANY.iter().filter(|&from| !b.in_exact_lane() || is_exact(from, wanted)).collect();
+    let source = b.one_of(&sources);
+    b.input_in_any_lane(DTypes::of(&[source]), ANY_RANK)
+}
+
+/// Keeps a float inside the range of an integer target: beyond it the result is undefined.
+fn guard_cast(a: &Args) -> Outputs {
+    let to = a.output_dtypes[0];
+    if !a.dtype(0).is_float() || !to.is_int() {
+        return Ok(Vec::new());
+    }
+    let x = a.x(0);
+    // A little less than 2^31 and 2^63, which are not the largest integers but their successors.
+    let largest = if to.size_bytes() > 1 { to.max() * (1.0 - (-20f64).exp2()) } else { to.max() };
+    Ok(vec![x.f_sub_scalar(to.min())?, x.f_neg()?.f_add_scalar(largest)?])
+}
+
+/// The error of the operand, and its rounding unless the value fits; for steps, whether the operand may pass one.
+fn error_of_cast(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
+    let (from, to) = (a.dtype(0), a.output_dtypes[0]);
+    let x = wide(a, 0)?;
+    let error = error_of(errors, 0, &x)?;
+    if to.is_float() {
+        if is_exact(from, to) {
+            return Ok(vec![error]);
+        }
+        let stored = match to {
+            DType::F16 => Kind::Half,
+            DType::F32 => Kind::Float,
+            _ => Kind::Double,
+        };
+        let fits = exact[0].f_to_kind(stored)?.f_to_kind(Kind::Double)?.f_eq_tensor(&exact[0])?;
+        let fits = fits.f_logical_and(&error.f_eq(0.0)?)?;
+        let rounding = (exact[0].f_abs()? * to.unit_roundoff()).f_masked_fill(&fits, 0.0)?;
+        return Ok(vec![error + rounding]);
+    }
+    let doubtful = if to == DType::Bool {
+        x.f_abs()?.f_le_tensor(&error)?.f_logical_and(&error.f_gt(0.0)?)?
+    } else {
+        let reach = &error * REACH;
+        x.f_sub(&reach)?.f_trunc()?.f_ne_tensor(&x.f_add(&reach)?.f_trunc()?)?
+    };
+    one(unless(&doubtful, &error.f_zeros_like()?))
+}
+
+fn build_dropout(b: &mut Builder) -> Result<(), Skip> {
+    let x = b.input(b.dtypes(), ANY_RANK)?;
+    let operands = b.one_of(&[1, 2, 3, 3, 2]);
+    if operands > 1 {
+        if operands == 3 && b.coin() {
+            b.absent();
+        } else {
+            let ratio = b.one_of(&[DType::F32, x.dtype]);
+            b.weight_in(ratio, [], Domain::Range(0.0, 0.75));
+        }
+    }
+    if operands > 2 {
+        b.constant_scalar(DType::Bool, 0);
+    }
+    if b.chance(64) {
+        b.attr("seed", 0..=100);
+    }
+    b.output(x.dtype, x.shape.clone());
+    if b.chance(85) {
+        b.output(DType::Bool, x.shape);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::common::testing::eval;
+    use super::*;
+    use crate::dtype::DType::{Bool, F16, F32, F64, I8, I32, I64, U8};
+
+    #[test]
+    fn the_rules_of_the_onnx_text() {
+        let cast = |from, x: &[f64], to| eval(&CAST, &[(from, x)], &[], to);
+        assert_eq!(cast(F32, &[1.9, -1.9, 0.5], I32), [1.0, -1.0, 0.0], "toward zero");
+        assert_eq!(cast(I64, &[200.0, -129.0, 256.0], I8), [-56.0, 127.0, 0.0], "upper bits are lost");
+        assert_eq!(cast(I8, &[-1.0], U8), [255.0]);
+        assert_eq!(cast(F32, &[0.5, 0.0, -0.0, -3.0], Bool), [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(cast(I32, &[256.0, 0.0], Bool), [1.0, 0.0], "bool keeps no bits");
+        assert_eq!(cast(Bool, &[1.0, 0.0], F16), [1.0, 0.0]);
+        assert_eq!(cast(F64, &[2049.0], F16), [2048.0], "to the nearest even");
+    }
+
+    #[test]
+    fn exact_casts_can_be_undone() {
+        for from in DType::ALL.into_iter().filter(|dtype| dtype.size_bytes() <= 4) {
+            for to in FLOATS.iter().filter(|&to| is_exact(from, to)) {
+                let extremes = [from.min(), from.max(), 0.0, 1.0];
+                let there = eval(&CAST, &[(from, &extremes)], &[], to);
+                assert_eq!(there, extremes, "{from} to {to}");
+            }
+        }
+        assert!(!is_exact(I64, F64) && !is_exact(I32, F32) && !is_exact(F32, F16));
+    }
+}

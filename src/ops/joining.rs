@@ -1,0 +1,190 @@
+//! Operators that repeat, join and divide tensors, or tell their shape.
+
+use super::common::one;
+use super::movement::{axis_of, set_axis};
+use crate::dtype::DType;
+use crate::limits::{MAX_RANK, MAX_SIZE};
+use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
+use crate::term::Term;
+use tch::{Kind, Tensor};
+
+pub const TABLE: &[&OpSpec] = &[&TILE, &CONCAT, &SPLIT, &SHAPE, &SIZE];
+
+/// ONNX Tile, opset 13.
+pub const TILE: OpSpec = OpSpec {
+    code: 0x86,
+    name: "Tile",
+    doc: "Repeats the tensor along each axis.",
+    build: |b| {
+        let x = b.input(b.dtypes(), ANY_RANK)?;
+        let least = b.smallest_size();
+        let repeats: Vec<Term> = x.shape.iter().map(|_| b.free(least..=3)).collect();
+        b.constant(repeats.iter().copied());
+        b.output(x.dtype, x.shape.iter().zip(repeats).map(|(&dim, repeat)| dim * repeat).collect::<Vec<_>>());
+        Ok(())
+    },
+    eval: |a| one(a.x(0).f_repeat(a.list(1).unwrap_or_default())),
+    ..OpSpec::BASE
+};
+
+/// ONNX Concat, opset 13.
+pub const CONCAT: OpSpec = OpSpec {
+    code: 0x87,
+    name: "Concat",
+    doc: "Joins tensors along an axis.",
+    build: |b| {
+        let first = b.input(b.dtypes(), 1..=MAX_RANK)?;
+        let axis = b.axis(first.rank());
+        let count = b.one_of(&[2, 3, 2, 4, 2, 3, 2, 1]);
+        let mut shape = first.shape.clone();
+        for _ in 1..count {
+            let mut wanted: Vec<Option<Term>> = first.shape.iter().copied().map(Some).collect();
+            wanted[axis] = None;
+            let next = b.input_shaped(first.dtype, &wanted);
+            shape[axis] = shape[axis] + next.shape[axis];
+        }
+        let written = b.signed_axis(axis, first.rank());
+        b.set_int("axis", written);
+        b.output(first.dtype, shape);
+        Ok(())
+    },
+    eval: |a| {
+        let parts: Vec<_> = a.operands.iter().flatten().collect();
+        one(Tensor::f_cat(&parts, axis_of(a, 0, a.rank(0))))
+    },
+    ..OpSpec::BASE
+};
+
+/// ONNX Split, opset 18.
+pub const SPLIT: OpSpec = OpSpec {
+    code: 0x88,
+    name: "Split",
+    since: 18,
+    doc: "Cuts along an axis into `num_outputs` equal parts (the last may be smaller) or parts of given sizes.",
+    build: |b| {
+        let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
+        let axis = b.axis(x.rank());
+        let parts = if b.coin() { sized_parts(b, x.shape[axis]) } else { equal_parts(b, x.shape[axis]) };
+        set_axis(b, axis, x.rank(), 0);
+        for part in parts {
+            let mut shape = x.shape.clone();
+            shape[axis] = part;
+            b.output(x.dtype, shape);
+        }
+        Ok(())
+    },
+    eval: |a| {
+        let axis = axis_of(a, 0, a.rank(0));
+        let size = a.shape(0)[axis as usize];
+        let parts = a.list(1).unwrap_or_else(|| {
+            let count = a.int("num_outputs", a.output_dtypes.len() as i64).max(1);
+            let part = (size + count - 1) / count;
+            (0..count).map(|i| part.min((size - i * part).max(0))).collect()
+        });
+        let mut start = 0;
+        let mut part = |length| {
+            start += length;
+            a.x(0).f_narrow(axis, start - length, length)
+        };
+        parts.into_iter().map(&mut part).collect()
+    },
+    ..OpSpec::BASE
+};
+
+/// Parts of a dimension by the attribute `num_outputs`.
+fn equal_parts(b: &mut Builder, dim: Term) -> Vec<Term> {
+    let size = b.value(dim);
+    // Otherwise no element would be left for the last part, of which the text does not speak.
+    let leaves_some = |count: &i64| size - (count - 1) * ((size + count - 1) / count) >= 1;
+    let counts: Vec<i64> = (2..=4).filter(leaves_some).collect();
+    let count = if counts.is_empty() { 1 } else { b.one_of(&counts) };
+    b.set_int("num_outputs", count);
+    let part = dim.div_ceil(count);
+    let last = dim - part * (count - 1);
+    b.require(last.at_least(i64::from(size > 0)));
+    (1..count).map(|_| part).chain([last]).collect()
+}
+
+/// Parts of a dimension by the operand `split`.
+fn sized_parts(b: &mut Builder, dim: Term) -> Vec<Term> {
+    let least = b.smallest_size();
+    let mut left = b.value(dim);
+    let mut last = dim;
+    let mut parts = Vec::new();
+    for _ in 0..1 + b.below(3) {
+        if left < 2 * least {
+            break;
+        }
+        let size = least + b.below((left - 2 * least + 1).clamp(1, 256) as usize) as i64;
+        let part = b.free_near(least..=MAX_SIZE, size);
+        left -= size;
+        last = last - part;
+        parts.push(part);
+    }
+    b.require(last.at_least(least.min(left)));
+    parts.push(last);
+    b.constant(parts.iter().copied());
+    parts
+}
+
+/// The base of operators whose result depends on shapes only, which no error of the operand can change.
+const OF_SHAPE: OpSpec = OpSpec {
+    numerics: Numerics::Custom(|_, _, exact| exact.iter().map(|y| y.f_zeros_like()?.f_to_kind(Kind::Double)).collect()),
+    ..OpSpec::BASE
+};
+
+/// ONNX Shape, opset 15.
+pub const SHAPE: OpSpec = OpSpec {
+    code: 0x89,
+    name: "Shape",
+    since: 15,
+    doc: "The dimensions, or those from `start` up to `end`, as a tensor.",
+    build: build_shape,
+    eval: |a| {
+        let shape = a.shape(0);
+        one(Ok(Tensor::from_slice(&shape[shape_range(a.int("start", 0), a.int("end", i64::MAX), shape.len())])))
+    },
+    ..OF_SHAPE
+};
+
+fn build_shape(b: &mut Builder) -> Result<(), Skip> {
+    let x = b.input(b.dtypes(), ANY_RANK)?;
+    let rank = x.rank() as i64;
+    let (mut start, mut end) = (0, rank);
+    if b.coin() {
+        // Also out of range, where the axes are clamped.
+        start = b.below(2 * x.rank() + 3) as i64 - rank - 1;
+        b.set_int("start", start);
+    }
+    if b.coin() {
+        end = b.below(2 * x.rank() + 3) as i64 - rank - 1;
+        b.set_int("end", end);
+    }
+    let count = shape_range(start, end, x.rank()).len() as i64;
+    if count < b.smallest_size() {
+        return Err(Skip::Rank);
+    }
+    b.output(DType::I64, [Term::constant(count)]);
+    Ok(())
+}
+
+/// Which axes `start` and `end` select.
+fn shape_range(start: i64, end: i64, rank: usize) -> std::ops::Range<usize> {
+    let clamp = |axis| Args::from_front(axis, rank).clamp(0, rank as i64) as usize;
+    let (start, end) = (clamp(start), clamp(end));
+    start..end.max(start)
+}
+
+/// ONNX Size, opset 13.
+pub const SIZE: OpSpec = OpSpec {
+    code: 0x8a,
+    name: "Size",
+    doc: "The number of elements.",
+    build: |b| {
+        b.input(b.dtypes(), ANY_RANK)?;
+        b.output(DType::I64, []);
+        Ok(())
+    },
+    eval: |a| -> Outputs { Ok(vec![Tensor::from(a.x(0).numel() as i64)]) },
+    ..OF_SHAPE
+};

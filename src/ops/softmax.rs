@@ -1,0 +1,92 @@
+//! Softmax and its kin.
+
+use super::common::one;
+use super::movement::{axis_of, set_axis};
+use super::order::doubtful_maximum;
+use super::rounding::{defined, error_of, gamma};
+use crate::dtype::FLOATS;
+use crate::limits::MAX_RANK;
+use crate::spec::{Args, Builder, Numerics, OpSpec, Skip};
+use tch::{Kind, TchError, Tensor};
+
+pub const TABLE: &[&OpSpec] = &[&SOFTMAX, &LOG_SOFTMAX, &HARDMAX];
+
+/// Along an axis, with the shape of the operand.
+const ALONG: OpSpec = OpSpec { dtypes: FLOATS, build: build_along, ..OpSpec::BASE };
+
+fn build_along(b: &mut Builder) -> Result<(), Skip> {
+    let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
+    let axis = b.axis(x.rank());
+    set_axis(b, axis, x.rank(), -1);
+    b.accumulate(x.shape[axis]);
+    b.output(x.dtype, x.shape);
+    Ok(())
+}
+
+/// ONNX Softmax, opset 13.
+pub const SOFTMAX: OpSpec = OpSpec {
+    code: 0xc0,
+    name: "Softmax",
+    doc: "exp(x) divided by its sum along an axis.",
+    numerics: Numerics::Custom(|a, errors, exact| {
+        let y = &exact[0];
+        let (shift, mean, terms) = exponent_errors(a, errors, y)?;
+        let share = shift + mean;
+        let rounding = gamma(terms, a.output_dtypes[0]) + 12.0 * a.output_dtypes[0].unit_roundoff();
+        one(defined(y * share.f_expm1()? + y * rounding))
+    }),
+    eval: |a| one(a.x(0).f_softmax(axis_of(a, -1, a.rank(0)), a.x(0).kind())),
+    ..ALONG
+};
+
+/// ONNX LogSoftmax, opset 13.
+pub const LOG_SOFTMAX: OpSpec = OpSpec {
+    code: 0xc1,
+    name: "LogSoftmax",
+    doc: "The logarithm of Softmax.",
+    numerics: Numerics::Custom(|a, errors, exact| {
+        let y = &exact[0];
+        let (shift, mean, terms) = exponent_errors(a, errors, &y.f_exp()?)?;
+        let u = a.output_dtypes[0].unit_roundoff();
+        one(defined(shift + mean.f_expm1()? + (y.f_abs()? * 4.0 + 12.0) * u + gamma(terms, a.output_dtypes[0])))
+    }),
+    eval: |a| one(a.x(0).f_log_softmax(axis_of(a, -1, a.rank(0)), a.x(0).kind())),
+    ..ALONG
+};
+
+/// For a Softmax with result `y`: how far off each exponent may be, counting the rounding of the exponential, their
+/// mean weighted with `y`, and the number of terms.
+fn exponent_errors(a: &Args, errors: &[Option<Tensor>], y: &Tensor) -> Result<(Tensor, Tensor, f64), TchError> {
+    let x = a.x(0);
+    let axis = axis_of(a, -1, x.dim());
+    let error = error_of(errors, 0, x)?;
+    if x.numel() == 0 {
+        return Ok((error.shallow_clone(), error, 0.0));
+    }
+    let u = a.output_dtypes[0].unit_roundoff();
+    let below = x.f_amax([axis], true)? - x;
+    let shift = error + below * (2.0 * u) + 8.0 * u;
+    let mean = (&shift * y).f_sum_dim_intlist([axis].as_slice(), true, Kind::Double)?;
+    Ok((shift, mean, x.size()[axis as usize] as f64))
+}
+
+/// ONNX Hardmax, opset 13.
+pub const HARDMAX: OpSpec = OpSpec {
+    code: 0xab,
+    name: "Hardmax",
+    doc: "1 at the first maximum along an axis, 0 elsewhere.",
+    numerics: Numerics::Custom(|a, errors, exact| {
+        let x = a.x(0);
+        let doubtful = doubtful_maximum(x, &error_of(errors, 0, x)?, axis_of(a, -1, x.dim()), true)?;
+        one(exact[0].f_zeros_like()?.f_masked_fill(&doubtful, f64::INFINITY))
+    }),
+    eval: |a| {
+        let x = a.x(0);
+        let axis = axis_of(a, -1, x.dim());
+        if x.numel() == 0 {
+            return one(x.f_zeros_like());
+        }
+        one(x.f_zeros_like()?.f_scatter_value(axis, &x.f_argmax(axis, true)?, 1.0))
+    },
+    ..ALONG
+};
