@@ -76,6 +76,12 @@ fn a_known_issue_explains_exactly_what_it_describes() {
         ("chain", "[{ operator = \"Tanh\", empty = true }]"),
         ("chain", "[{ operator = \"Tanh\", attributes = { axis = [0] } }]"),
         ("chain", "[{ operator = \"Tanh\" }, { operator = \"Tanh\" }]"),
+        ("chain", "[{ operator = [\"Relu6\", \"Neg\"] }]"),
+        ("chain", "[{ operator = \"Tanh\", with = [{ operand = 0, constant = true }] }]"),
+        ("chain", "[{ operator = \"Tanh\", with = [{ operand = [0, 1], ranks = [3] }] }]"),
+        ("chain", "[{ operator = \"Tanh\", with = [{ operand = 1, present = true }] }]"),
+        ("chain", "[{ operator = \"Tanh\", with = [{ operand = 1, empty = false }] }]"),
+        ("chain", "[{ operator = \"Tanh\", second_shorter_off_axis = true }]"),
         ("chain", "[]"),
     ] {
         assert!(!explained(&[(key, value)], canary(), &case), "{key} = {value} must not fit");
@@ -84,12 +90,18 @@ fn a_known_issue_explains_exactly_what_it_describes() {
         ("kinds", "[\"crashed\", \"wrong-value\"]"),
         ("chain", "[{ operator = \"Relu\" }]"),
         ("chain", "[{ operator = \"Tanh\", empty = false, attributes_not = { axis = [0] } }]"),
+        ("chain", "[{ operator = [\"Tanh\", \"Neg\"], with = [{ operand = [3, 0], ranks = [2], constant = false }] }]"),
+        ("chain", "[{ operator = \"Tanh\", with = [{ operand = 1, present = false }, { operand = 2, empty = true }] }]"),
+        ("chain", "[{ operator = \"Relu\" }, { operator = \"Tanh\", distant = true }]"),
     ] {
         assert!(explained(&[(key, value)], canary(), &case), "{key} = {value} must fit");
     }
     // Wrong at both levels, known at one.
     assert!(!explained(&[], Canary::new(Behaviour::NotANumber), &case));
     assert!(!explained(&[], canary(), &chain(&[("Tanh", 1), ("Relu", 1)])), "the chain is in another order");
+    let between = chain(&[("Relu", 1), ("Neg", 1), ("Tanh", 1)]);
+    let distant = [("chain", "[{ operator = \"Relu\" }, { operator = \"Tanh\", distant = true }]")];
+    assert!(!explained(&[], canary(), &between) && explained(&distant, canary(), &between));
 }
 
 #[test]
