@@ -82,6 +82,12 @@ fn a_known_issue_explains_exactly_what_it_describes() {
         ("chain", "[{ operator = \"Tanh\", with = [{ operand = 1, present = true }] }]"),
         ("chain", "[{ operator = \"Tanh\", with = [{ operand = 1, empty = false }] }]"),
         ("chain", "[{ operator = \"Tanh\", second_shorter_off_axis = true }]"),
+        ("chain", "[{ operator = [\"Relu\", \"Softmax\"], outputs = 2 }]"),
+        ("chain", "[{ operator = \"Relu\", first_broadcast = true }]"),
+        ("chain", "[{ operator = \"Relu\", with = [{ operand = 0, negative = true }] }]"),
+        ("chain", "[{ operator = \"Relu\", with = [{ operand = 1, unordered_axes = false }] }]"),
+        ("chain", "[{ empty = true }]"),
+        ("message", "\"\""),
         ("chain", "[]"),
     ] {
         assert!(!explained(&[(key, value)], canary(), &case), "{key} = {value} must not fit");
@@ -89,9 +95,15 @@ fn a_known_issue_explains_exactly_what_it_describes() {
     for (key, value) in [
         ("kinds", "[\"crashed\", \"wrong-value\"]"),
         ("chain", "[{ operator = \"Relu\" }]"),
+        ("chain", "[{ operator = [\"Softmax\", \"Relu\"], outputs = 1, first_broadcast = false }, {}]"),
+        ("chain", "[{ operator = \"Relu\", attributes_absent = [\"alpha\"] }]"),
+        ("chain", "[{ operator = \"Relu\", with = [{ operand = 0, negative = false, unordered_axes = false }] }]"),
         ("chain", "[{ operator = \"Tanh\", empty = false, attributes_not = { axis = [0] } }]"),
         ("chain", "[{ operator = [\"Tanh\", \"Neg\"], with = [{ operand = [3, 0], ranks = [2], constant = false }] }]"),
-        ("chain", "[{ operator = \"Tanh\", with = [{ operand = 1, present = false }, { operand = 2, empty = true }] }]"),
+        (
+            "chain",
+            "[{ operator = \"Tanh\", with = [{ operand = 1, present = false }, { operand = 2, empty = true }] }]",
+        ),
         ("chain", "[{ operator = \"Relu\" }, { operator = \"Tanh\", distant = true }]"),
     ] {
         assert!(explained(&[(key, value)], canary(), &case), "{key} = {value} must fit");
@@ -102,6 +114,31 @@ fn a_known_issue_explains_exactly_what_it_describes() {
     let between = chain(&[("Relu", 1), ("Neg", 1), ("Tanh", 1)]);
     let distant = [("chain", "[{ operator = \"Relu\" }, { operator = \"Tanh\", distant = true }]")];
     assert!(!explained(&[], canary(), &between) && explained(&distant, canary(), &between));
+}
+
+#[test]
+fn a_known_issue_excuses_only_what_is_computed_from_its_operators() {
+    let _no_grad = reference::init();
+    let case = chain(RELU_TANH);
+    let mut early = case.model.clone();
+    early.outputs = early.nodes[0].outputs.clone();
+    let case = Case::with_data(early, case.data, case.wide).unwrap();
+    let verdict = |chain| verdict(wrong_when_optimised(), known(&issue(&[("chain", chain)])), &case);
+    assert!(matches!(verdict("[{ operator = \"Relu\" }]"), Verdict::Known(_)));
+    assert!(matches!(verdict("[{ operator = \"Tanh\" }]"), Verdict::Bug(_)));
+}
+
+#[test]
+fn a_known_issue_explains_a_failure_by_its_message() {
+    let _no_grad = reference::init();
+    let case = chain(RELU_TANH);
+    let explained = |message| {
+        let changes = [("kinds", "[\"crashed\"]"), ("level", "\"on\""), ("message", message)];
+        let canary = Canary { level: Some(Level::On), ..Canary::new(Behaviour::Crash) };
+        matches!(verdict(canary, known(&issue(&changes)), &case), Verdict::Known(_))
+    };
+    assert!(explained("\"canary.rs\""));
+    assert!(!explained("\"magpie.rs\""));
 }
 
 #[test]
