@@ -179,6 +179,8 @@ pub const ONE_HOT: OpSpec = OpSpec {
     build: |b| {
         let dtype = b.dtype(ANY)?;
         let depth = b.size(4);
+        // The text has nothing to say of no classes at all; most refuse them.
+        b.require(depth.at_least(1));
         let index = if b.coin() {
             // Indices out of range are legal, and give no `values[1]`.
             b.input(INTS, 1..=MAX_RANK - 1)?
