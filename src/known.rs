@@ -43,8 +43,8 @@ pub struct Issue {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pattern {
-    /// The operator, or several of which any fits.
-    pub operator: Names,
+    /// The operator, or several of which any fits; any at all when absent.
+    pub operator: Option<Names>,
     /// The node may use a result of the one before it through other nodes.
     #[serde(default)]
     pub distant: bool,
@@ -237,8 +237,9 @@ impl Pattern {
             wanted.as_ref().is_none_or(|names| dtype.is_some_and(|dtype| names.iter().any(|name| name == dtype.name())))
         };
         let named = match &self.operator {
-            Names::One(name) => name == node.spec.name,
-            Names::Several(names) => names.iter().any(|name| name == node.spec.name),
+            None => true,
+            Some(Names::One(name)) => name == node.spec.name,
+            Some(Names::Several(names)) => names.iter().any(|name| name == node.spec.name),
         };
         named
             && dtype_fits(&self.dtypes, first.map(|value| value.dtype))

@@ -1,8 +1,8 @@
 //! What each backend takes, as `graphsmith probe` found it with models of one operator: never from an error's text.
 //!
 //! The unit is a form: an operator with the element types of its operands and outputs. A backend that took every model
-//! of a form supports it, and refusing one later is a finding. One that took none is not asked. One that took some
-//! (an attribute it lacks, a rank) is asked, and refusing is no finding.
+//! of a form, and enough of them, supports it, and refusing one later is a finding. One that took none is not asked. One
+//! that took some (an attribute it lacks, a rank) is asked, and refusing is no finding.
 
 use crate::dtype::{ANY, DType, DTypes};
 use serde::{Deserialize, Serialize};

@@ -91,7 +91,10 @@ fn a_known_issue_explains_exactly_what_it_describes() {
         ("chain", "[{ operator = \"Relu\" }]"),
         ("chain", "[{ operator = \"Tanh\", empty = false, attributes_not = { axis = [0] } }]"),
         ("chain", "[{ operator = [\"Tanh\", \"Neg\"], with = [{ operand = [3, 0], ranks = [2], constant = false }] }]"),
-        ("chain", "[{ operator = \"Tanh\", with = [{ operand = 1, present = false }, { operand = 2, empty = true }] }]"),
+        (
+            "chain",
+            "[{ operator = \"Tanh\", with = [{ operand = 1, present = false }, { operand = 2, empty = true }] }]",
+        ),
         ("chain", "[{ operator = \"Relu\" }, { operator = \"Tanh\", distant = true }]"),
     ] {
         assert!(explained(&[(key, value)], canary(), &case), "{key} = {value} must fit");
