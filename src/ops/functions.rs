@@ -198,8 +198,11 @@ fn rounding(a: &Args, exact: &Tensor) -> Result<Tensor, TchError> {
 }
 
 /// Sine and cosine change by no more than their operand. (Their values at the ends of a wide interval may agree.)
+/// Of an operand that may be infinite nothing is known.
 fn error_of_wave(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
-    one(Ok(error_of(errors, 0, &wide(a, 0)?)?.f_clamp_max(2.0)? + rounding(a, &exact[0])?))
+    let error = error_of(errors, 0, &wide(a, 0)?)?;
+    let bounded = error.f_clamp_max(2.0)?.f_masked_fill(&error.f_isinf()?, f64::INFINITY)?;
+    one(Ok(bounded + rounding(a, &exact[0])?))
 }
 
 /// As long as no pole is near: the cosine changes by less than a quarter, the slope by less than a factor of two.

@@ -156,6 +156,10 @@ fn elementwise(
     let joint = inexact.len() <= 3;
     let scale = scale(args, errors);
     let corners = if joint { 1 << inexact.len() } else { 2 * inexact.len() };
+    let distance = |at: &Args| {
+        let moved = (node.spec.eval)(at)?.swap_remove(0).f_to_kind(Kind::Double)?;
+        ((moved - &exact_f64) / scale).f_abs()?.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)
+    };
     for corner in 0..corners {
         if inexact.is_empty() {
             break;
@@ -171,10 +175,14 @@ fn elementwise(
         let at = change_floats(args, errors, |i, x, error| {
             sign(i).map_or(Ok(x.shallow_clone()), |s| x.f_add(&(error * (s * scale))))
         })?;
-        let moved = (node.spec.eval)(&at)?.swap_remove(0).f_to_kind(Kind::Double)?;
-        let distance =
-            ((moved - &exact_f64) / scale).f_abs()?.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
+        let distance = distance(&at)?;
         change = if joint { change.f_maximum(&distance)? } else { change + distance };
+    }
+    let unbounded = |i: &usize| errors[*i].as_ref().is_some_and(|error| error.isinf().any().int64_value(&[]) != 0);
+    if inexact.iter().any(unbounded) {
+        // What may be anything may also be NaN, of which no function is bounded.
+        let at = change_floats(args, errors, |_, x, error| x.f_masked_fill(&error.f_isinf()?, f64::NAN))?;
+        change = change.f_maximum(&distance(&at)?)?;
     }
     let mut error = if dtype.is_float() {
         change + (exact_f64.f_abs()? + absolute) * (ulps * dtype.unit_roundoff())
