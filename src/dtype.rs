@@ -9,27 +9,50 @@ pub enum DType {
     F32 = 1,
     U8 = 2,
     I8 = 3,
+    U16 = 4,
+    I16 = 5,
     I32 = 6,
     I64 = 7,
     Bool = 9,
     F16 = 10,
     F64 = 11,
+    U32 = 12,
+    U64 = 13,
+    BF16 = 16,
 }
 
 impl DType {
-    pub const ALL: [DType; 8] =
-        [DType::F32, DType::F64, DType::F16, DType::I32, DType::I64, DType::I8, DType::U8, DType::Bool];
+    pub const ALL: [DType; 13] = [
+        DType::F32,
+        DType::F64,
+        DType::F16,
+        DType::BF16,
+        DType::I32,
+        DType::I64,
+        DType::I8,
+        DType::I16,
+        DType::U8,
+        DType::U16,
+        DType::U32,
+        DType::U64,
+        DType::Bool,
+    ];
 
     /// The short name used in graphs, reports and support tables.
     pub const fn name(self) -> &'static str {
         match self {
             DType::F16 => "f16",
+            DType::BF16 => "bf16",
             DType::F32 => "f32",
             DType::F64 => "f64",
             DType::I8 => "i8",
+            DType::I16 => "i16",
             DType::I32 => "i32",
             DType::I64 => "i64",
             DType::U8 => "u8",
+            DType::U16 => "u16",
+            DType::U32 => "u32",
+            DType::U64 => "u64",
             DType::Bool => "bool",
         }
     }
@@ -38,9 +61,9 @@ impl DType {
     pub const fn size_bytes(self) -> usize {
         match self {
             DType::I8 | DType::U8 | DType::Bool => 1,
-            DType::F16 => 2,
-            DType::F32 | DType::I32 => 4,
-            DType::F64 | DType::I64 => 8,
+            DType::F16 | DType::BF16 | DType::I16 | DType::U16 => 2,
+            DType::F32 | DType::I32 | DType::U32 => 4,
+            DType::F64 | DType::I64 | DType::U64 => 8,
         }
     }
 
@@ -59,23 +82,37 @@ impl DType {
     }
 
     pub const fn is_float(self) -> bool {
-        matches!(self, DType::F16 | DType::F32 | DType::F64)
+        matches!(self, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
     }
 
     pub const fn is_int(self) -> bool {
-        matches!(self, DType::I8 | DType::I32 | DType::I64 | DType::U8)
+        !self.is_float() && !matches!(self, DType::Bool)
+    }
+
+    pub const fn is_unsigned(self) -> bool {
+        matches!(self, DType::U8 | DType::U16 | DType::U32 | DType::U64)
+    }
+
+    /// A float of two bytes, computed wider and rounded.
+    pub const fn is_half(self) -> bool {
+        matches!(self, DType::F16 | DType::BF16)
     }
 
     /// The largest finite value as f64 (for `Bool`, 1).
     pub fn max(self) -> f64 {
         match self {
             DType::F16 => 65504.0,
+            DType::BF16 => half::bf16::MAX.into(),
             DType::F32 => f32::MAX.into(),
             DType::F64 => f64::MAX,
             DType::I8 => i8::MAX.into(),
+            DType::I16 => i16::MAX.into(),
             DType::I32 => i32::MAX.into(),
             DType::I64 => i64::MAX as f64,
             DType::U8 => u8::MAX.into(),
+            DType::U16 => u16::MAX.into(),
+            DType::U32 => u32::MAX.into(),
+            DType::U64 => u64::MAX as f64,
             DType::Bool => 1.0,
         }
     }
@@ -84,9 +121,10 @@ impl DType {
     pub fn min(self) -> f64 {
         match self {
             DType::I8 => i8::MIN.into(),
+            DType::I16 => i16::MIN.into(),
             DType::I32 => i32::MIN.into(),
             DType::I64 => i64::MIN as f64,
-            DType::U8 | DType::Bool => 0.0,
+            DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::Bool => 0.0,
             float => -float.max(),
         }
     }
@@ -95,6 +133,7 @@ impl DType {
     pub fn unit_roundoff(self) -> f64 {
         match self {
             DType::F16 => (-11f64).exp2(),
+            DType::BF16 => (-8f64).exp2(),
             DType::F32 => (-24f64).exp2(),
             DType::F64 => (-53f64).exp2(),
             _ => 0.0,
@@ -105,7 +144,7 @@ impl DType {
     pub fn min_positive(self) -> f64 {
         match self {
             DType::F16 => (-14f64).exp2(),
-            DType::F32 => f32::MIN_POSITIVE.into(),
+            DType::F32 | DType::BF16 => f32::MIN_POSITIVE.into(),
             DType::F64 => f64::MIN_POSITIVE,
             _ => 0.0,
         }
@@ -169,9 +208,10 @@ impl fmt::Debug for DTypes {
     }
 }
 
-pub const FLOATS: DTypes = DTypes::of(&[DType::F32, DType::F64, DType::F16]);
-pub const SIGNED_INTS: DTypes = DTypes::of(&[DType::I32, DType::I64, DType::I8]);
-pub const INTS: DTypes = SIGNED_INTS.or(DTypes::of(&[DType::U8]));
+pub const FLOATS: DTypes = DTypes::of(&[DType::F32, DType::F64, DType::F16, DType::BF16]);
+pub const SIGNED_INTS: DTypes = DTypes::of(&[DType::I32, DType::I64, DType::I8, DType::I16]);
+pub const UNSIGNED_INTS: DTypes = DTypes::of(&[DType::U8, DType::U16, DType::U32, DType::U64]);
+pub const INTS: DTypes = SIGNED_INTS.or(UNSIGNED_INTS);
 /// `tensor(int32)` and `tensor(int64)`: the types ONNX allows for indices.
 pub const INDICES: DTypes = DTypes::of(&[DType::I32, DType::I64]);
 pub const NUMBERS: DTypes = FLOATS.or(INTS);

@@ -60,6 +60,8 @@ pub type ValueId = (NodeIndex, usize);
 /// A graph with an assignment of its variables that fulfils every law.
 #[derive(Default, Debug)]
 pub struct Graph {
+    /// See [`Model::opset`].
+    pub opset: i64,
     pub dag: DiGraph<Vertex, Wire>,
     pub vars: Vars,
     pub laws: Laws,
@@ -89,7 +91,7 @@ impl Graph {
     /// The concrete model. Cannot fail: every law has been checked.
     pub fn model(&self) -> Model {
         let order = petgraph::algo::toposort(&self.dag, None).expect("insertion keeps the graph acyclic");
-        let mut model = Model::default();
+        let mut model = Model { opset: self.opset, ..Model::default() };
         // The index in `model.values` of each vertex's first output.
         let mut first_value = vec![usize::MAX; self.dag.node_count()];
         for &index in &order {

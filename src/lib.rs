@@ -23,7 +23,7 @@
 //! |---|---|
 //! | [`input`] | raw bytes to a header and fixed-size records; total |
 //! | [`swarm`] | the header to what the case may use |
-//! | [`spec`], [`ops`] | what an operator is, and all of them |
+//! | [`spec`], [`ops`], [`schema`] | what an operator is, all of them, and what types the standard gives them |
 //! | [`graph`], [`solve`], [`term`] | records to a graph of integer terms with an assignment that fulfils every law |
 //! | [`model`], [`onnx`] | the concrete model, and its serialized form |
 //! | [`mod@reference`], [`search`] | what the model means, and inputs on which that is free of exceptional values |
@@ -48,6 +48,7 @@ pub mod onnx;
 pub mod ops;
 pub mod oracle;
 pub mod reference;
+pub mod schema;
 pub mod search;
 pub mod solve;
 pub mod spec;

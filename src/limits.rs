@@ -16,10 +16,12 @@ pub const MAX_OPERATORS: usize = 256;
 pub const SOLVER_RLIMIT: u32 = 2_000_000;
 /// Times that one question to Z3 is repeated with fewer hints held fixed.
 pub const SOLVER_ROUNDS: usize = 12;
-/// The opset that exported models declare.
-pub const OPSET: i64 = 18;
-/// IR version 8 came with opset 18 (ONNX 1.13); every backend here reads it.
-pub const IR_VERSION: i64 = 8;
+/// The opsets of exported models: the oldest is that of the eldest models that users still deploy, the newest the last
+/// that ONNX Runtime 1.32 loads.
+pub const OLDEST_OPSET: i64 = 13;
+pub const NEWEST_OPSET: i64 = 28;
+/// The IR version that came with each opset, from [`OLDEST_OPSET`] on (`VERSION_TABLE` of the onnx package).
+pub const IR_VERSIONS: [i64; 16] = [7, 7, 8, 8, 8, 8, 9, 9, 10, 10, 11, 12, 13, 13, 13, 14];
 /// Bytes of a fuzzer input that a person hands in: 256 records take 4 KiB, so anything near this is another kind of file.
 pub const MAX_INPUT_BYTES: u64 = 1 << 20;
 /// Bytes of a model or an archive that a person hands in, and of the inputs made for it. The message of a protobuf ends

@@ -2,6 +2,7 @@
 
 use crate::dtype::DType;
 use crate::input::Stream;
+use crate::schema;
 use crate::spec::{Attribute, Domain, OpSpec, Role};
 use crate::support::{Support, Table, form_of};
 use crate::tensor::TensorData;
@@ -10,6 +11,8 @@ use std::borrow::Cow;
 /// A model whose nodes are in topological order.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
+    /// The version of the ONNX operator set that the nodes are taken from.
+    pub opset: i64,
     pub values: Vec<Value>,
     pub leaves: Vec<Leaf>,
     pub nodes: Vec<Node>,
@@ -72,7 +75,11 @@ impl Model {
 
     /// Whether a backend takes the model: the least support of its nodes.
     pub fn support(&self, table: &Table) -> Support {
-        let node = |node: &Node| table.form_support(node.spec.name, &self.form(node));
+        let version = |node: &Node| schema::signature(node.spec.name, self.opset).map(|signature| signature.version);
+        let node = |node: &Node| match version(node) {
+            Some(version) => table.form_support(node.spec.name, version, &self.form(node)),
+            None => Support::Partial,
+        };
         self.nodes.iter().map(node).min().unwrap_or(Support::Yes)
     }
 
@@ -116,7 +123,7 @@ fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut 
         }
         Domain::Any => match dtype {
             DType::Bool => stream.below(2) as f64,
-            DType::U8 => stream.below(2 * spread - 1) as f64,
+            _ if dtype.is_unsigned() => stream.below(2 * spread - 1) as f64,
             _ if dtype.is_int() => stream.below(2 * spread + 1) as f64 - spread as f64,
             _ => (stream.below(513) as f64 - 256.0) / f64::from(64 << attempt.min(4)) + 1.0 / 128.0,
         },

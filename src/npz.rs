@@ -75,12 +75,18 @@ fn header(tensor: &TensorData) -> Vec<u8> {
 fn descr(dtype: DType) -> &'static str {
     match dtype {
         DType::F16 => "<f2",
+        // As the ml_dtypes package, which gives NumPy this type, writes it: two bytes without a meaning.
+        DType::BF16 => "<V2",
         DType::F32 => "<f4",
         DType::F64 => "<f8",
         DType::I8 => "|i1",
+        DType::I16 => "<i2",
         DType::I32 => "<i4",
         DType::I64 => "<i8",
         DType::U8 => "|u1",
+        DType::U16 => "<u2",
+        DType::U32 => "<u4",
+        DType::U64 => "<u8",
         DType::Bool => "|b1",
     }
 }
@@ -124,7 +130,10 @@ fn parse(name: &str, bytes: &[u8]) -> Result<TensorData, Error> {
         return Err(Error::FortranOrder(name.to_owned()));
     }
     let unknown = || Error::DType { name: name.to_owned(), descr: descr.to_owned() };
-    let dtype = DType::ALL.into_iter().find(|&dtype| self::descr(dtype) == descr).ok_or_else(unknown)?;
+    let dtype = DType::ALL
+        .into_iter()
+        .find(|&dtype| self::descr(dtype) == descr || (dtype == DType::BF16 && descr == "|V2"))
+        .ok_or_else(unknown)?;
     let shape = entry("shape").and_then(|text| text.strip_prefix('(')?.split_once(')')).ok_or_else(broken)?.0;
     let dims = shape.split(',').map(str::trim).filter(|dim| !dim.is_empty());
     let shape: Vec<usize> = dims.map(str::parse).collect::<Result<_, _>>().map_err(|_| broken())?;

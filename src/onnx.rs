@@ -7,7 +7,7 @@ mod import;
 
 pub use import::{Error, Imported, decode, import, value};
 
-use crate::limits::{IR_VERSION, OPSET};
+use crate::limits::{IR_VERSIONS, OLDEST_OPSET};
 use crate::model::{LeafData, Model, Node, Value};
 use crate::spec::{Attribute, Role};
 use crate::tensor::TensorData;
@@ -34,8 +34,8 @@ pub fn export(model: &Model, data: &LeafData) -> ModelProto {
         ..Default::default()
     };
     ModelProto {
-        ir_version: IR_VERSION,
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        ir_version: IR_VERSIONS[(model.opset - OLDEST_OPSET) as usize],
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: model.opset }],
         producer_name: "graphsmith".to_owned(),
         graph: Some(graph),
         ..Default::default()

@@ -72,7 +72,8 @@ pub fn by_name(name: &str) -> Option<&'static OpSpec> {
 /// An operator that takes part answers to its own code. Every other byte falls to the operator with the highest
 /// hash of both (rendezvous hashing), so that adding an operator changes the meaning of few old inputs.
 pub fn choose(code: u8, swarm: &Swarm) -> &'static OpSpec {
-    let takes_part = |spec: &OpSpec| swarm.admits(spec.code) && (!swarm.exact || has_exact_form(spec));
+    let takes_part =
+        |spec: &OpSpec| swarm.admits(spec.code) && spec.since <= swarm.opset && (!swarm.exact || has_exact_form(spec));
     let own = ALL.iter().find(|spec| spec.code == code && takes_part(spec));
     let rank = |spec: &&&OpSpec| (takes_part(spec), mix(u64::from(code) << 8 | u64::from(spec.code)));
     own.or_else(|| ALL.iter().max_by_key(rank)).expect("there are operators")

@@ -55,8 +55,8 @@ pub fn run_node(model: &Model, node: &Node, values: &Values, precision: Precisio
             let declared = format!("{}{:?}", declared.dtype, declared.shape);
             return Err(Defect::Type { operator, declared, computed });
         }
-        let rounds = declared.dtype == DType::F16 && precision == Precision::Declared;
-        results.push(if rounds { round_to_half(&output) } else { output });
+        let rounds = declared.dtype.is_half() && precision == Precision::Declared;
+        results.push(if rounds { round_to_half(&output, declared.dtype) } else { output });
     }
     if results.len() == node.outputs.len() {
         Ok(results)
@@ -73,6 +73,7 @@ pub fn args<'a>(model: &Model, node: &'a Node, values: &Values, precision: Preci
         operands: node.operands.iter().map(operand).collect(),
         operand_dtypes: node.operands.iter().map(|value| value.map(|v| model.values[v].dtype)).collect(),
         attributes: &node.attributes,
+        opset: model.opset,
         output_dtypes: node.outputs.iter().map(|&value| model.values[value].dtype).collect(),
         wide: precision == Precision::Wide,
         accumulate: node.accumulate.map(|terms| terms as f64),
@@ -88,33 +89,46 @@ pub fn init() -> tch::NoGradGuard {
 
 /// The largest magnitude among all 64-bit integers of a model.
 pub fn largest_integer(model: &Model, values: &Values) -> i64 {
-    let wide = model.values.iter().zip(values).filter(|(value, _)| value.dtype == DType::I64 && !value.is_empty());
+    let wide = model.values.iter().zip(values);
+    let wide = wide.filter(|(value, _)| matches!(value.dtype, DType::I64 | DType::U64) && !value.is_empty());
     let largest = |tensor: &Tensor| i64::try_from(tensor.abs().max()).expect("an i64 scalar");
     // `abs` of the least i64 is itself, negative.
     wide.filter_map(|(_, tensor)| tensor.as_ref().map(largest)).map(i64::saturating_abs).max().unwrap_or(0)
 }
 
-fn round_to_half(tensor: &Tensor) -> Tensor {
-    tensor.to_kind(Kind::Half).to_kind(tensor.kind())
+fn round_to_half(tensor: &Tensor, dtype: DType) -> Tensor {
+    tensor.to_kind(stored_kind(dtype)).to_kind(tensor.kind())
+}
+
+/// The libtorch type with the bits of `dtype`; for the unsigned types that libtorch only stores, the signed one of
+/// their size.
+fn stored_kind(dtype: DType) -> Kind {
+    match dtype {
+        DType::F16 => Kind::Half,
+        DType::BF16 => Kind::BFloat16,
+        DType::U16 => Kind::Int16,
+        DType::U32 => Kind::Int,
+        DType::U64 => Kind::Int64,
+        other => kind_of(other, false),
+    }
 }
 
 /// A libtorch tensor in the kind that the reference holds `data`'s type in.
 pub fn to_tensor(data: &TensorData, wide: bool) -> Tensor {
     let shape: Vec<i64> = data.shape.iter().map(|&dim| dim as i64).collect();
-    let stored = match data.dtype {
-        DType::F16 => Kind::Half,
-        other => kind_of(other, false),
-    };
-    Tensor::from_data_size(&data.bytes, &shape, stored).to_kind(kind_of(data.dtype, wide))
+    let tensor =
+        Tensor::from_data_size(&data.bytes, &shape, stored_kind(data.dtype)).to_kind(kind_of(data.dtype, wide));
+    // What was read as signed: the sign bit is the highest bit of the magnitude.
+    match data.dtype {
+        DType::U16 => tensor.bitwise_and(0xffff),
+        DType::U32 => tensor.bitwise_and(0xffff_ffff),
+        _ => tensor,
+    }
 }
 
 /// The elements of a reference value, in `dtype`.
 pub fn to_data(tensor: &Tensor, dtype: DType) -> TensorData {
-    let stored = match dtype {
-        DType::F16 => Kind::Half,
-        other => kind_of(other, false),
-    };
-    let tensor = tensor.detach().to_kind(stored).contiguous();
+    let tensor = tensor.detach().to_kind(stored_kind(dtype)).contiguous();
     let shape = tensor.size().iter().map(|&dim| dim as usize).collect();
     let mut bytes = vec![0; tensor.numel() * dtype.size_bytes()];
     tensor.copy_data_u8(&mut bytes, tensor.numel());

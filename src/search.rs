@@ -80,8 +80,14 @@ fn all(condition: &Tensor) -> bool {
 }
 
 fn in_range(value: &Tensor, dtype: DType) -> bool {
-    // A NaN fails the comparison.
-    !dtype.is_float() || all(&value.abs().le(dtype.max() * RANGE_SHARE))
+    match dtype {
+        // Held in wider, signed types, so that what leaves the range does not wrap by itself.
+        DType::U16 | DType::U32 => all(&value.ge(0).logical_and(&value.le(dtype.max()))),
+        DType::U64 => all(&value.ge(0)),
+        // A NaN fails the comparison.
+        float if float.is_float() => all(&value.abs().le(dtype.max() * RANGE_SHARE)),
+        _ => true,
+    }
 }
 
 fn guards(node: &Node, args: &Args) -> Result<Vec<Tensor>, Defect> {
@@ -99,6 +105,7 @@ fn overflows(model: &Model, node: &Node, args: &Args) -> Result<bool, Defect> {
         operands: args.operands.iter().map(|x| x.as_ref().map(|x| x.to_kind(Kind::Double))).collect(),
         operand_dtypes: args.operand_dtypes.iter().map(|dtype| dtype.map(|_| DType::F64)).collect(),
         attributes: args.attributes,
+        opset: args.opset,
         output_dtypes: args.output_dtypes.iter().map(|_| DType::F64).collect(),
         wide: true,
         accumulate: args.accumulate,
@@ -106,7 +113,7 @@ fn overflows(model: &Model, node: &Node, args: &Args) -> Result<bool, Defect> {
     let outputs = (node.spec.eval)(&args).map_err(|source| Defect::Eval { operator: node.spec.name, source })?;
     // ONNX asks for no precision of integers, and ONNX Runtime deliberately sums i64 in double (`ReduceAggregatorSum` in
     // core/providers/cpu/reduction/reduction_ops.h); nor are greater ones told apart here.
-    let (least, most) = if dtype == DType::I64 { (-EXACT, EXACT) } else { (dtype.min(), dtype.max()) };
+    let (least, most) = (dtype.min().max(-EXACT), dtype.max().min(EXACT));
     let fits = outputs[0].ge(least).logical_and(&outputs[0].le(most));
     Ok(!all(&fits))
 }

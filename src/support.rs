@@ -1,6 +1,6 @@
 //! What each backend takes, as `graphsmith probe` found it with models of one operator: never from an error's text.
 //!
-//! The unit is a form: an operator with the element types of its operands and outputs. A backend that took every model
+//! The unit is a form: a version of an operator with the element types of its operands and outputs. A backend that took every model
 //! of a form, and enough of them, supports it, and refusing one later is a finding. One that took none is not asked. One
 //! that took some (an attribute it lacks, a rank) is asked, and refusing is no finding.
 
@@ -46,8 +46,8 @@ impl Focus {
     }
 
     /// Whether no backend of the focus is known to lack this form.
-    pub fn admits(self, operator: &str, form: &str) -> bool {
-        self.tables().all(|(table, _)| table.form_support(operator, form) != Support::No)
+    pub fn admits(self, operator: &str, version: i64, form: &str) -> bool {
+        self.tables().all(|(table, _)| table.form_support(operator, version, form) != Support::No)
     }
 
     /// The element types that all backends of the focus know.
@@ -81,7 +81,7 @@ pub struct Table {
     pub backend: String,
     /// The version that was probed.
     pub version: String,
-    /// By operator.
+    /// By operator and version; see [`key`].
     pub operators: BTreeMap<String, Forms>,
 }
 
@@ -93,8 +93,8 @@ impl Table {
     }
 
     /// A form that was never probed counts as partial.
-    pub fn form_support(&self, operator: &str, form: &str) -> Support {
-        let Some(forms) = self.operators.get(operator) else { return Support::Partial };
+    pub fn form_support(&self, operator: &str, version: i64, form: &str) -> Support {
+        let Some(forms) = self.operators.get(&key(operator, version)) else { return Support::Partial };
         let listed = |forms: &[String]| forms.iter().any(|listed| listed == form);
         match () {
             () if listed(&forms.yes) => Support::Yes,
@@ -112,6 +112,11 @@ impl Table {
         let found: Vec<DType> = DType::ALL.into_iter().filter(takes).collect();
         if found.is_empty() { ANY } else { DTypes::of(&found) }
     }
+}
+
+/// `Relu-14`: a version of an operator, as the standard's own pages name it.
+pub fn key(operator: &str, version: i64) -> String {
+    format!("{operator}-{version}")
 }
 
 /// `f32,i64->f32`: the form with these element types of operands (`-` where `None`, absent) and outputs.

@@ -2,6 +2,7 @@
 
 use crate::dtype::{BOOL, DType, DTypes, FLOATS, INTS};
 use crate::input::{RECORD_BYTES, mix};
+use crate::limits::{NEWEST_OPSET, OLDEST_OPSET};
 use crate::support::Focus;
 
 /// A case's configuration. An all-zero header gives the plain case: every operator, f32, mixed sizes.
@@ -9,6 +10,8 @@ use crate::support::Focus;
 pub struct Swarm {
     /// Only models whose results every correct backend must reproduce to the bit.
     pub exact: bool,
+    /// The opset of the model.
+    pub opset: i64,
     /// The element types of new graph inputs, where an operator allows them.
     pub dtypes: DTypes,
     /// Which operators are left out: none when 0, else about this many in 256.
@@ -28,6 +31,16 @@ pub struct Swarm {
     pub focus: Focus,
     /// Seeds the choice of what is left out.
     pub subset_seed: u64,
+}
+
+/// Half of the time one that many exporters write today, else any; `pick` is below 52.
+fn opset(pick: u8) -> i64 {
+    let choices = NEWEST_OPSET - OLDEST_OPSET + 1;
+    match pick {
+        0..13 => 21,
+        13..26 => 18,
+        _ => OLDEST_OPSET + i64::from(pick - 26) * choices / 26,
+    }
 }
 
 /// Which sizes new dimensions prefer.
@@ -61,6 +74,7 @@ impl Swarm {
         let known = dtypes.and(focus.dtypes());
         Swarm {
             exact: header[0] % 5 >= 3,
+            opset: opset(header[0] / 5),
             dtypes: if known.is_empty() { focus.dtypes() } else { known },
             focus,
             left_out: if header[2] < 96 { 0 } else { header[2] },

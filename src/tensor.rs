@@ -1,7 +1,7 @@
 //! Plain tensor data: the only form in which values cross a backend's or a process's boundary.
 
 use crate::dtype::DType;
-use half::f16;
+use half::{bf16, f16};
 use std::fmt;
 
 /// A dense row-major tensor. `bytes` holds the elements in little-endian order, one byte a bool.
@@ -33,7 +33,10 @@ macro_rules! element {
         }
     )*};
 }
-element!(f32 => F32, f64 => F64, f16 => F16, i32 => I32, i64 => I64, i8 => I8, u8 => U8);
+element!(
+    f32 => F32, f64 => F64, f16 => F16, bf16 => BF16,
+    i8 => I8, i16 => I16, i32 => I32, i64 => I64, u8 => U8, u16 => U16, u32 => U32, u64 => U64
+);
 
 impl Element for bool {
     const DTYPE: DType = DType::Bool;
@@ -70,10 +73,15 @@ impl TensorData {
             DType::F32 => convert!(|v| v as f32),
             DType::F64 => convert!(|v| v),
             DType::F16 => convert!(f16::from_f64),
+            DType::BF16 => convert!(bf16::from_f64),
             DType::I32 => convert!(|v| v as i32),
             DType::I64 => convert!(|v| v as i64),
             DType::I8 => convert!(|v| v as i8),
+            DType::I16 => convert!(|v| v as i16),
             DType::U8 => convert!(|v| v as u8),
+            DType::U16 => convert!(|v| v as u16),
+            DType::U32 => convert!(|v| v as u32),
+            DType::U64 => convert!(|v| v as u64),
             DType::Bool => convert!(|v| v != 0.0),
         }
     }
@@ -93,16 +101,21 @@ impl TensorData {
         self.bytes.chunks_exact(T::DTYPE.size_bytes()).map(T::read).collect()
     }
 
-    /// The elements as f64; exact for every type but i64 beyond 2^53.
+    /// The elements as f64; exact for every type but i64 and u64 beyond 2^53.
     pub fn to_f64(&self) -> Vec<f64> {
         match self.dtype {
             DType::F32 => self.values::<f32>().into_iter().map(Into::into).collect(),
             DType::F64 => self.values(),
             DType::F16 => self.values::<f16>().into_iter().map(f16::to_f64).collect(),
+            DType::BF16 => self.values::<bf16>().into_iter().map(bf16::to_f64).collect(),
             DType::I32 => self.values::<i32>().into_iter().map(Into::into).collect(),
             DType::I64 => self.values::<i64>().into_iter().map(|v| v as f64).collect(),
+            DType::U64 => self.values::<u64>().into_iter().map(|v| v as f64).collect(),
             DType::I8 => self.values::<i8>().into_iter().map(Into::into).collect(),
+            DType::I16 => self.values::<i16>().into_iter().map(Into::into).collect(),
             DType::U8 => self.values::<u8>().into_iter().map(Into::into).collect(),
+            DType::U16 => self.values::<u16>().into_iter().map(Into::into).collect(),
+            DType::U32 => self.values::<u32>().into_iter().map(Into::into).collect(),
             DType::Bool => self.values::<bool>().into_iter().map(|v| f64::from(u8::from(v))).collect(),
         }
     }
@@ -115,10 +128,15 @@ impl TensorData {
             DType::F32 => f32::read(bytes).to_string(),
             DType::F64 => f64::read(bytes).to_string(),
             DType::F16 => f16::read(bytes).to_string(),
+            DType::BF16 => bf16::read(bytes).to_string(),
             DType::I32 => i32::read(bytes).to_string(),
             DType::I64 => i64::read(bytes).to_string(),
             DType::I8 => i8::read(bytes).to_string(),
+            DType::I16 => i16::read(bytes).to_string(),
             DType::U8 => u8::read(bytes).to_string(),
+            DType::U16 => u16::read(bytes).to_string(),
+            DType::U32 => u32::read(bytes).to_string(),
+            DType::U64 => u64::read(bytes).to_string(),
             DType::Bool => bool::read(bytes).to_string(),
         }
     }

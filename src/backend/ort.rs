@@ -184,12 +184,17 @@ fn from_ort(value: DynValueRef) -> Result<TensorData, Failure> {
 fn element_type(dtype: DType) -> TensorElementType {
     match dtype {
         DType::F16 => TensorElementType::Float16,
+        DType::BF16 => TensorElementType::Bfloat16,
         DType::F32 => TensorElementType::Float32,
         DType::F64 => TensorElementType::Float64,
         DType::I8 => TensorElementType::Int8,
+        DType::I16 => TensorElementType::Int16,
         DType::I32 => TensorElementType::Int32,
         DType::I64 => TensorElementType::Int64,
         DType::U8 => TensorElementType::Uint8,
+        DType::U16 => TensorElementType::Uint16,
+        DType::U32 => TensorElementType::Uint32,
+        DType::U64 => TensorElementType::Uint64,
         DType::Bool => TensorElementType::Bool,
     }
 }

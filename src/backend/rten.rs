@@ -100,7 +100,7 @@ fn to_rten(tensor: &TensorData) -> Result<Value, Failure> {
             let elements = tensor.values::<i64>().into_iter().map(representable::narrow).collect::<Result<_, _>>()?;
             value::<i32>(tensor, elements)
         }
-        DType::F16 | DType::F64 => Err(representable::no_type(tensor.dtype)),
+        other => Err(representable::no_type(other)),
     }
 }
 

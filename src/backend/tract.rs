@@ -46,7 +46,7 @@ impl Session for Compiled {
     fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
         assert_whole(inputs);
         isolate(|| {
-            let inputs = inputs.iter().map(to_tract).collect::<Result<_, _>>().map_err(refused)?;
+            let inputs = inputs.iter().map(to_tract).collect::<Result<_, _>>()?;
             let outputs = self.0.run(inputs).map_err(refused)?;
             outputs.iter().map(|output| from_tract(output)).collect()
         })
@@ -58,8 +58,9 @@ fn refused(error: TractError) -> Failure {
     Failure::Refused(format!("{error:#}"))
 }
 
-fn to_tract(tensor: &TensorData) -> Result<TValue, TractError> {
-    let mut value = Tensor::zero_dt(datum_type(tensor.dtype), &tensor.shape)?;
+fn to_tract(tensor: &TensorData) -> Result<TValue, Failure> {
+    let no_type = || Failure::Unsupported(format!("tract has no {}", tensor.dtype));
+    let mut value = Tensor::zero_dt(datum_type(tensor.dtype).ok_or_else(no_type)?, &tensor.shape).map_err(refused)?;
     let bytes = value.as_bytes_mut();
     bytes.copy_from_slice(&tensor.bytes);
     if tensor.dtype == DType::Bool {
@@ -83,19 +84,25 @@ fn from_tract(value: &Tensor) -> Result<TensorData, Failure> {
     whole(dtype, value.shape().to_vec(), value.as_bytes().to_vec())
 }
 
-fn datum_type(dtype: DType) -> DatumType {
-    match dtype {
+/// `None`: tract has no such type.
+fn datum_type(dtype: DType) -> Option<DatumType> {
+    Some(match dtype {
+        DType::BF16 => return None,
         DType::F16 => DatumType::F16,
         DType::F32 => DatumType::F32,
         DType::F64 => DatumType::F64,
         DType::I8 => DatumType::I8,
+        DType::I16 => DatumType::I16,
         DType::I32 => DatumType::I32,
         DType::I64 => DatumType::I64,
         DType::U8 => DatumType::U8,
+        DType::U16 => DatumType::U16,
+        DType::U32 => DatumType::U32,
+        DType::U64 => DatumType::U64,
         DType::Bool => DatumType::Bool,
-    }
+    })
 }
 
 fn known(theirs: DatumType) -> Option<DType> {
-    DType::ALL.into_iter().find(|&dtype| datum_type(dtype) == theirs)
+    DType::ALL.into_iter().find(|&dtype| datum_type(dtype) == Some(theirs))
 }

@@ -4,7 +4,9 @@ use super::worker::{End, Line};
 use super::{Error, Exit, Result, harness, progress, table};
 use graphsmith::harness::Target;
 use graphsmith::ops;
-use graphsmith::support::{Forms, Table};
+use graphsmith::schema;
+use graphsmith::spec::OpSpec;
+use graphsmith::support::{Forms, Table, key};
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -40,7 +42,7 @@ pub struct Arguments {
     /// Probe only this operator (may be repeated); --write keeps what the table says of the others
     #[arg(long, value_name = "NAME")]
     operator: Vec<String>,
-    /// Random inputs for each operator
+    /// Random inputs for each version of an operator
     #[arg(long, value_name = "N", default_value_t = 400)]
     count: u64,
     /// Write the tables, into DIR if it is given
@@ -58,8 +60,8 @@ struct Seen {
     example: String,
 }
 
-/// By backend, operator and form.
-type Results = BTreeMap<(String, &'static str, String), Seen>;
+/// By backend, operator with version (see `support::key`), and form.
+type Results = BTreeMap<(String, String, String), Seen>;
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     if let Some(name) = arguments.operator.iter().find(|name| ops::by_name(name).is_none()) {
@@ -71,13 +73,20 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     // Opened here for their versions, and so that a missing one is told before anything long begins.
     let targets = harness(&arguments.backend)?.targets;
     let wanted = |name: &str| arguments.operator.is_empty() || arguments.operator.iter().any(|wanted| wanted == name);
-    let names: Vec<&'static str> = ops::ALL.iter().map(|spec| spec.name).filter(|name| wanted(name)).collect();
-    let bar = progress(names.len() as u64 * arguments.count, "cases");
+    let usable = |spec: &OpSpec, version: &i64| schema::opsets(spec.name, *version).any(|opset| opset >= spec.since);
+    let versions = |spec: &&'static OpSpec| {
+        let spec = *spec;
+        schema::versions(spec.name)
+            .filter(move |version| usable(spec, version))
+            .map(move |version| (spec.name, version))
+    };
+    let units: Vec<(&str, i64)> = ops::ALL.iter().filter(|spec| wanted(spec.name)).flat_map(versions).collect();
+    let bar = progress(units.len() as u64 * arguments.count, "cases");
     let mut results = Results::new();
-    for name in names {
+    for (name, version) in units {
         bar.set_message(name);
         let done = bar.position();
-        operator(name, arguments, &mut results, |cases| bar.set_position(done + cases))?;
+        operator(name, version, arguments, &mut results, |cases| bar.set_position(done + cases))?;
         bar.set_position(done + arguments.count);
     }
     bar.finish_and_clear();
@@ -90,16 +99,18 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     Ok(Exit::Fine)
 }
 
-/// Probes one operator, with a new child after each run that took the last one with it.
+/// Probes one version of an operator, with a new child after each run that took the last one with it.
 fn operator(
-    name: &'static str,
+    name: &str,
+    version: i64,
     arguments: &Arguments,
     results: &mut Results,
     mut progress: impl FnMut(u64),
 ) -> Result<()> {
+    let unit = key(name, version);
     let (mut case, mut run) = (0, 0);
     while case < arguments.count {
-        let (mut child, lines) = spawn(name, arguments, case, run)?;
+        let (mut child, lines) = spawn(name, version, arguments, case, run)?;
         let mut open: Option<(usize, String, String)> = None;
         let mut begun = false;
         let death = loop {
@@ -111,7 +122,7 @@ fn operator(
                 Ok(Line::Run { run, backend, form }) => open = Some((run, backend, form)),
                 Ok(Line::End(end)) => {
                     let Some((_, backend, form)) = open.take() else { continue };
-                    results.entry((backend, name, form)).or_default().add(end);
+                    results.entry((backend, unit.clone(), form)).or_default().add(end);
                 }
                 Err(RecvTimeoutError::Timeout) => break Some("took too long".to_owned()),
                 Err(RecvTimeoutError::Disconnected) => break None,
@@ -126,20 +137,21 @@ fn operator(
         match open {
             Some((number, backend, form)) => {
                 run = number + 1;
-                results.entry((backend, name, form)).or_default().add(End::Broke(death));
+                results.entry((backend, unit.clone(), form)).or_default().add(End::Broke(death));
             }
             // Between runs: graphsmith itself is at fault. The tests of the operator tell more.
             None if begun => (case, run) = (case + 1, 0),
-            None => return Err(Error::Usage(format!("the probe of {name} {death} before its first case"))),
+            None => return Err(Error::Usage(format!("the probe of {unit} {death} before its first case"))),
         }
     }
     Ok(())
 }
 
-fn spawn(name: &str, arguments: &Arguments, case: u64, run: usize) -> Result<(Child, Receiver<Line>)> {
+fn spawn(name: &str, version: i64, arguments: &Arguments, case: u64, run: usize) -> Result<(Child, Receiver<Line>)> {
     let failed = |source| Error::Read { path: "the probe's child process".into(), source };
     let mut command = Command::new(env::current_exe().map_err(failed)?);
     command.args(["probe-worker", "--operator", name, "--count", &arguments.count.to_string()]);
+    command.args(["--version", &version.to_string()]);
     command.args(["--case", &case.to_string(), "--run", &run.to_string()]);
     command.args(arguments.backend.iter().flat_map(|id| ["--backend", id]));
     // What libraries print while they die is no news.
@@ -191,7 +203,7 @@ impl Seen {
 fn forms(results: &Results, backend: &str) -> BTreeMap<String, Forms> {
     let mut operators: BTreeMap<String, Forms> = BTreeMap::new();
     for ((_, operator, form), seen) in results.iter().filter(|((id, ..), _)| id == backend) {
-        let forms = operators.entry((*operator).to_owned()).or_default();
+        let forms = operators.entry(operator.clone()).or_default();
         match seen.word() {
             Some("yes") => forms.yes.push(form.clone()),
             Some("no") => forms.no.push(form.clone()),

@@ -4,12 +4,14 @@
 use super::{Error, Exit, Result, harness};
 use graphsmith::backend::{Failure, Level};
 use graphsmith::case::{Case, Generated};
+use graphsmith::dtype::ANY;
 use graphsmith::graph;
 use graphsmith::harness::{Harness, Target};
 use graphsmith::input;
 use graphsmith::known::Place;
 use graphsmith::ops;
 use graphsmith::reference::largest_integer;
+use graphsmith::schema;
 use graphsmith::spec::OpSpec;
 use graphsmith::support::Focus;
 use graphsmith::swarm::Swarm;
@@ -21,6 +23,9 @@ use std::io::{self, Write};
 pub struct Arguments {
     #[arg(long)]
     pub operator: String,
+    /// The version of the operator
+    #[arg(long)]
+    pub version: i64,
     #[arg(long)]
     pub backend: Vec<String>,
     #[arg(long)]
@@ -62,18 +67,22 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     for number in arguments.case..arguments.count {
         say(out, &Line::Case(number))?;
         // A defect of the specification is found by its own tests.
-        let Ok(Ok(case)) = Case::new(generate(spec, number)) else { continue };
+        let Ok(Ok(case)) = Case::new(generate(spec, arguments.version, number)) else { continue };
         let first = if number == arguments.case { arguments.run } else { 0 };
         probe(&harness, &case, first, out)?;
     }
     Ok(Exit::Fine)
 }
 
-/// A model of one operator; the same number gives the same model.
-fn generate(spec: &'static OpSpec, number: u64) -> Generated {
+/// A model of one operator; the same number gives the same model. Every other one has any element type, with equal chance.
+fn generate(spec: &'static OpSpec, version: i64, number: u64) -> Generated {
     let input = input::random(number << 8 | u64::from(spec.code), 1);
     // Forms that a table now excludes must be probed again.
-    let swarm = Swarm { focus: Focus::NONE, ..Swarm::new(&input.header) };
+    let plain = Swarm::new(&input.header);
+    let opsets: Vec<i64> = schema::opsets(spec.name, version).filter(|&opset| opset >= spec.since).collect();
+    let opset = opsets[number as usize % opsets.len()];
+    let dtypes = if number % 2 == 0 { plain.dtypes } else { ANY };
+    let swarm = Swarm { focus: Focus::NONE, opset, dtypes, ..plain };
     let graph = graph::grow_with(&swarm, &input.records, |_| spec);
     Generated {
         model: graph.model(),

@@ -4,6 +4,7 @@ use super::{Graph, Leaf, Operator, ValueId, Vertex, Wire};
 use crate::input::{Input, Picks, Record};
 use crate::limits::{MAX_ELEMENTS, MAX_OPERATORS, MAX_TOTAL_ELEMENTS, MAX_WORK};
 use crate::ops;
+use crate::schema;
 use crate::spec::{Builder, Domain, Draft, LeafDraft, OpSpec, Role, Skip, Source, TensorType};
 use crate::support::form_of;
 use crate::swarm::Swarm;
@@ -21,7 +22,7 @@ pub fn grow(input: &Input) -> Graph {
 /// Like [`grow`], with the operator of each record chosen by the caller.
 pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> &'static OpSpec) -> Graph {
     term::reset();
-    let mut graph = Graph::default();
+    let mut graph = Graph { opset: swarm.opset, ..Graph::default() };
     for record in records {
         let fate = graph.insert(choose(record), record, swarm);
         graph.fates.push(fate);
@@ -29,14 +30,22 @@ pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> 
     graph
 }
 
-/// The element types of an application whose reused operands come from a pool with these types.
-fn form(draft: &Draft, pool: &[TensorType]) -> String {
+/// Whether the standard, and the backends that the case is for, take an application whose reused operands come from a
+/// pool with these types.
+fn check_form(spec: &OpSpec, draft: &Draft, pool: &[TensorType], swarm: &Swarm) -> Result<(), Skip> {
     let dtype = |operand: &Source| match *operand {
         Source::Reused(pooled) => Some(pool[pooled].dtype),
         Source::Leaf(leaf) => Some(draft.leaves[leaf].ty.dtype),
         Source::Absent => None,
     };
-    form_of(draft.operands.iter().map(dtype), draft.outputs.iter().map(|output| output.dtype))
+    let operands = || draft.operands.iter().map(dtype);
+    let outputs = || draft.outputs.iter().map(|output| output.dtype);
+    let signature = schema::signature(spec.name, swarm.opset).ok_or(Skip::DType)?;
+    if !signature.allows(operands(), outputs()) {
+        return Err(Skip::DType);
+    }
+    let admitted = swarm.focus.admits(spec.name, signature.version, &form_of(operands(), outputs()));
+    if admitted { Ok(()) } else { Err(Skip::Unsupported) }
 }
 
 impl Graph {
@@ -98,9 +107,7 @@ impl Graph {
         if let Some(skip) = draft.failed {
             return Err(skip);
         }
-        if !swarm.focus.admits(spec.name, &form(&draft, &types)) {
-            return Err(Skip::Unsupported);
-        }
+        check_form(spec, &draft, &types, swarm)?;
         self.laws.admit(&mut self.vars, std::mem::take(&mut draft.laws), first_new)?;
         self.check_limits(&draft)?;
         // The record's last byte: the operator's own choices seldom reach it.

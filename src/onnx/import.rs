@@ -58,7 +58,8 @@ pub fn decode(bytes: &[u8]) -> Result<ModelProto, Error> {
 pub fn import(proto: &ModelProto, types: &BTreeMap<String, Value>, symbol_size: usize) -> Result<Imported, Error> {
     let graph = proto.graph.as_ref().ok_or(Error::NoGraph)?;
     let opset = proto.opset_import.iter().find(|opset| is_onnx(&opset.domain)).map_or(1, |opset| opset.version);
-    let mut importer = Importer { opset, types: types.clone(), ..Default::default() };
+    let model = Model { opset, ..Model::default() };
+    let mut importer = Importer { model, types: types.clone(), ..Default::default() };
     for info in graph.value_info.iter().chain(&graph.output) {
         if let Ok(value) = value(info, symbol_size) {
             importer.types.entry(info.name.clone()).or_insert(value);
@@ -84,7 +85,6 @@ fn is_onnx(domain: &str) -> bool {
 
 #[derive(Default)]
 struct Importer {
-    opset: i64,
     model: Model,
     types: BTreeMap<String, Value>,
     /// Names of values that are defined so far.
@@ -112,8 +112,8 @@ impl Importer {
         }
         let spec = ops::by_name(&node.op_type).filter(|_| is_onnx(&node.domain));
         let spec = spec.ok_or_else(|| Error::UnknownOperator(operator(node)))?;
-        if self.opset < spec.since {
-            return Err(Error::OldOpset { operator: spec.name, since: spec.since, model: self.opset });
+        if self.model.opset < spec.since {
+            return Err(Error::OldOpset { operator: spec.name, since: spec.since, model: self.model.opset });
         }
         let operand = |name: &String| match self.defined.get(name) {
             Some(&value) => Ok(Some(value)),

@@ -279,14 +279,14 @@ fn build_prelu(b: &mut Builder) -> Result<(), Skip> {
     Ok(())
 }
 
-/// Integers get whole attributes: ONNX does not say how a fraction would be rounded. What is subtracted from a u8 is
+/// Integers get whole attributes: ONNX does not say how a fraction would be rounded. What is subtracted from an unsigned one is
 /// never more than the threshold it has passed.
 fn build_shrink(b: &mut Builder) -> Result<(), Skip> {
     let x = b.input(b.dtypes(), ANY_RANK)?;
     let whole = x.dtype.is_int();
     let lambd = b.one_of(if whole { &[2.0, 1.0, 3.0, 0.0] } else { &[1.0, 0.5, 1.5, 0.0, 2.0] });
     let bias = match x.dtype {
-        DType::U8 => b.one_of(&[1.0, 0.0, 2.0, 3.0f32]).min(lambd),
+        unsigned if unsigned.is_unsigned() => b.one_of(&[1.0, 0.0, 2.0, 3.0f32]).min(lambd),
         _ if whole => b.one_of(&[1.0, 0.0, 2.0, 5.0, -1.0]),
         _ => b.one_of(&[0.5, 0.0, 1.5, 2.0, -0.25]),
     };

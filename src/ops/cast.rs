@@ -70,13 +70,13 @@ pub const DROPOUT: OpSpec = OpSpec {
 
 /// Whether every value of `from` has its exact counterpart in `to`, so that all backends agree to the bit.
 fn is_exact(from: DType, to: DType) -> bool {
-    use DType::{Bool, F16, F32, F64, I8, I32, U8};
+    use DType::{BF16, Bool, F16, F32, F64, I8, I16, I32, U8, U16, U32};
     match from {
         // Integers wrap, and floats are truncated, in one way only.
         _ if from == to || !to.is_float() => true,
         Bool | I8 | U8 => true,
-        I32 | F32 => to == F64,
-        F16 => to == F32 || to == F64,
+        I32 | U32 | F32 => to == F64,
+        I16 | U16 | F16 | BF16 => to == F32 || to == F64,
         _ => false,
     }
 }
@@ -121,6 +121,7 @@ fn error_of_cast(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outpu
         }
         let stored = match to {
             DType::F16 => Kind::Half,
+            DType::BF16 => Kind::BFloat16,
             DType::F32 => Kind::Float,
             _ => Kind::Double,
         };

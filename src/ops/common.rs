@@ -1,6 +1,7 @@
 //! What families share: the declarations of elementwise operators and small helpers for `eval`.
 
 use super::rounding::{REACH, error_of};
+use crate::dtype::DType;
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use tch::{Kind, TchError, Tensor};
 
@@ -62,9 +63,19 @@ pub fn one(result: Result<Tensor, TchError>) -> Outputs {
     Ok(vec![result?])
 }
 
-/// `x` in the kind of output 0.
+/// `x` in the kind of output 0. What is too large for an integer type loses its upper bits.
 pub fn as_output(a: &Args, x: Tensor) -> Outputs {
-    one(x.f_to_kind(a.output_kind(0)))
+    one(wrapped(x.f_to_kind(a.output_kind(0))?, a.output_dtypes[0]))
+}
+
+/// Integers of a type that is held in a wider one (see `kind_of`), without the bits that the type does not have. u64 is
+/// held in i64 and stays as it is: a negative result is not judged.
+pub fn wrapped(x: Tensor, dtype: DType) -> Result<Tensor, TchError> {
+    match dtype {
+        DType::U16 => x.f_bitwise_and(0xffff),
+        DType::U32 => x.f_bitwise_and(0xffff_ffff),
+        _ => Ok(x),
+    }
 }
 
 /// |x| with the gradient 1 at 0, where that of `abs` is 0 and leaves the search without a direction.
@@ -96,6 +107,7 @@ pub fn error_of_jumps(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor], eva
             operands: vec![Some(at)],
             operand_dtypes: a.operand_dtypes.clone(),
             attributes: a.attributes,
+            opset: a.opset,
             output_dtypes: a.output_dtypes.clone(),
             wide: true,
             accumulate: None,
@@ -135,6 +147,7 @@ pub mod testing {
             operands: operands.iter().map(tensor).map(Some).collect(),
             operand_dtypes: operands.iter().map(|(dtype, _)| Some(*dtype)).collect(),
             attributes: &attributes,
+            opset: crate::limits::NEWEST_OPSET,
             output_dtypes: vec![output],
             wide: false,
             accumulate: None,

@@ -147,11 +147,11 @@ fn build_pow(b: &mut Builder) -> Result<(), Skip> {
             }
             1 => b.input_broadcastable(x.dtype, &x.shape),
             other => {
-                let floats = [DType::F32, DType::F64, DType::F16];
+                let floats = FLOATS.iter().collect::<Vec<_>>();
                 let ints = INTS.iter().collect::<Vec<_>>();
                 let dtype = b.one_of(if other == 2 { &floats } else { &ints });
                 let shape = b.broadcastable_shape(&x.shape);
-                let least = if dtype == DType::U8 { 0.0 } else { -2.0 };
+                let least = if dtype.is_unsigned() { 0.0 } else { -2.0 };
                 b.leaf(dtype, shape, Domain::Range(least, 3.0))
             }
         }

@@ -185,12 +185,16 @@ pub const ONE_HOT: OpSpec = OpSpec {
             // Indices out of range are legal, and give no `values[1]`.
             b.input(INTS, 1..=MAX_RANK - 1)?
         } else {
-            let dtype = if b.chance(40) { b.one_of(&[DType::I8, DType::U8]) } else { index_dtype(b) };
+            let dtype = if b.chance(40) {
+                b.one_of(&[DType::I8, DType::U8, DType::I16, DType::U16, DType::U32, DType::U64])
+            } else {
+                index_dtype(b)
+            };
             let rank = b.one_of(&[1, 2, 3, 1, 2, 4]);
             let shape: Vec<Term> = (0..rank).map(|_| b.size(rank + 1)).collect();
             // Narrow types hold no larger index, and unsigned ones no negative.
             let domain = match dtype {
-                DType::U8 => Domain::Range(0.0, 6.0),
+                unsigned if unsigned.is_unsigned() => Domain::Range(0.0, 6.0),
                 DType::I8 => Domain::Range(-6.0, 6.0),
                 _ => Domain::Index(depth),
             };

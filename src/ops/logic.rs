@@ -1,8 +1,8 @@
 //! Comparisons, logic, bits and selection.
 
-use super::common::{BINARY, UNARY, one, wide};
+use super::common::{BINARY, UNARY, one, wide, wrapped};
 use super::rounding::{error_of, unless};
-use crate::dtype::{ANY, BOOL, DType, DTypes, FLOATS, INTS, NUMBERS};
+use crate::dtype::{ANY, BOOL, DType, FLOATS, INTS, NUMBERS, UNSIGNED_INTS};
 use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
 use tch::Tensor;
 
@@ -100,13 +100,13 @@ pub const BIT_SHIFT: OpSpec = OpSpec {
     code: 0x3a,
     name: "BitShift",
     since: 11,
-    dtypes: DTypes::of(&[DType::U8]),
+    dtypes: UNSIGNED_INTS,
     doc: "x shifted by y bits; bits shifted out are lost.",
     numerics: Numerics::SELECTING,
     build: |b| {
         let x = b.input(b.dtypes(), ANY_RANK)?;
         let shape = b.broadcastable_shape(&x.shape);
-        let y = b.leaf(x.dtype, shape, Domain::Range(0.0, 7.0));
+        let y = b.leaf(x.dtype, shape, Domain::Range(0.0, (8 * x.dtype.size_bytes() - 1) as f64));
         let direction = b.one_of(&["RIGHT", "LEFT"]);
         b.set_text("direction", direction);
         let shape = b.broadcast(&[&x.shape, &y.shape]);
@@ -116,7 +116,8 @@ pub const BIT_SHIFT: OpSpec = OpSpec {
     eval: |a| {
         let (x, y) = (a.x(0), a.x(1));
         let left = a.text("direction", "") == "LEFT";
-        one(if left { x.f_bitwise_left_shift(y) } else { x.f_bitwise_right_shift(y) })
+        let shifted = if left { x.f_bitwise_left_shift(y) } else { x.f_bitwise_right_shift(y) };
+        one(wrapped(shifted?, a.output_dtypes[0]))
     },
     ..OpSpec::BASE
 };
@@ -154,7 +155,7 @@ pub const BITWISE_NOT: OpSpec = OpSpec {
     dtypes: INTS,
     doc: "The bits that are not set in x.",
     numerics: Numerics::SELECTING,
-    eval: |a| one(a.x(0).f_bitwise_not()),
+    eval: |a| one(wrapped(a.x(0).f_bitwise_not()?, a.output_dtypes[0])),
     ..UNARY
 };
 
@@ -185,7 +186,7 @@ pub const IS_INF: OpSpec = OpSpec {
     name: "IsInf",
     since: 10,
     // f16 came with opset 20.
-    dtypes: DTypes::of(&[DType::F32, DType::F64]),
+    dtypes: FLOATS,
     doc: "Whether x is infinite, of the signs asked for.",
     numerics: Numerics::SELECTING,
     build: |b| {

@@ -1,7 +1,7 @@
 //! Elementwise arithmetic, rounding and selection. ONNX multidirectional broadcasting throughout.
 
 use super::common::{BINARY, UNARY, VARIADIC, build_variadic, error_of_jumps, fold, one, operand};
-use crate::dtype::{DType, FLOATS, NUMBERS, SIGNED_INTS};
+use crate::dtype::{FLOATS, NUMBERS, SIGNED_INTS};
 use crate::spec::{ANY_RANK, Builder, Domain, Numerics, OpSpec, Skip};
 use tch::Tensor;
 
@@ -161,12 +161,12 @@ pub const CLIP: OpSpec = OpSpec {
     ..OpSpec::BASE
 };
 
-/// Subtraction of u8 would mostly fall below 0: there the first operand is a new leaf of larger values.
+/// Subtraction of unsigned integers would mostly fall below 0: there the first operand is a new leaf of larger values.
 fn build_sub(b: &mut Builder) -> Result<(), Skip> {
     let y = b.input(b.dtypes(), ANY_RANK)?;
-    let x = if y.dtype == DType::U8 {
+    let x = if y.dtype.is_unsigned() {
         let shape = b.broadcastable_shape(&y.shape);
-        b.leaf(DType::U8, shape, Domain::Range(30.0, 90.0))
+        b.leaf(y.dtype, shape, Domain::Range(30.0, 90.0))
     } else {
         b.input_broadcastable(y.dtype, &y.shape)
     };
@@ -191,7 +191,7 @@ fn build_clip(b: &mut Builder) -> Result<(), Skip> {
         } else if b.chance(64) {
             b.input_like(x.dtype, []);
         } else {
-            let least = if x.dtype == DType::U8 { 0.0 } else { f64::NEG_INFINITY };
+            let least = if x.dtype.is_unsigned() { 0.0 } else { f64::NEG_INFINITY };
             b.weight_in(x.dtype, [], Domain::Range(low.max(least), high.max(least)));
         }
     }

@@ -181,6 +181,7 @@ mod tests {
                 operands: vec![Some(x.shallow_clone())],
                 operand_dtypes: vec![Some(DType::I32)],
                 attributes: &attributes,
+                opset: crate::limits::NEWEST_OPSET,
                 output_dtypes: vec![DType::I64],
                 wide: true,
                 accumulate: None,

@@ -302,6 +302,7 @@ pub fn apply(
         operands: operands.iter().map(operand).collect(),
         operand_dtypes: operands.iter().map(|_| Some(crate::dtype::DType::F32)).collect(),
         attributes: &attributes,
+        opset: crate::limits::NEWEST_OPSET,
         output_dtypes: outputs.to_vec(),
         wide: false,
         accumulate: None,

@@ -95,6 +95,7 @@ fn with_operands<'a>(args: &Args<'a>, operands: Vec<Option<Tensor>>) -> Args<'a>
         operands,
         operand_dtypes: args.operand_dtypes.clone(),
         attributes: args.attributes,
+        opset: args.opset,
         output_dtypes: args.output_dtypes.clone(),
         wide: true,
         accumulate: args.accumulate,

@@ -22,22 +22,26 @@ pub struct Args<'a> {
     pub attributes: &'a Attributes,
     /// The declared element types of the outputs.
     pub output_dtypes: Vec<DType>,
+    /// The opset of the model, where the meaning of an operator changed.
+    pub opset: i64,
     /// Compute floats in f64 whatever their declared type.
     pub wide: bool,
     /// Products summed for one output element, where the operator declared it.
     pub accumulate: Option<f64>,
 }
 
-/// The libtorch type in which a value of type `dtype` is held: f16 as f32 rounded to f16 after each operator,
-/// and every float as f64 when `wide`.
+/// The libtorch type in which a value of type `dtype` is held: f16 and bf16 as f32 rounded after each operator, every
+/// float as f64 when `wide`, and u16, u32 and u64, which libtorch hardly computes with, in a wider signed type.
+/// A specification whose integer results wrap must say so itself (see `wrapped` in `ops::common`).
 pub fn kind_of(dtype: DType, wide: bool) -> Kind {
     match dtype {
-        DType::F16 | DType::F32 | DType::F64 if wide => Kind::Double,
-        DType::F16 | DType::F32 => Kind::Float,
+        float if float.is_float() && wide => Kind::Double,
+        DType::F16 | DType::BF16 | DType::F32 => Kind::Float,
         DType::F64 => Kind::Double,
         DType::I8 => Kind::Int8,
-        DType::I32 => Kind::Int,
-        DType::I64 => Kind::Int64,
+        DType::I16 => Kind::Int16,
+        DType::I32 | DType::U16 => Kind::Int,
+        DType::I64 | DType::U32 | DType::U64 => Kind::Int64,
         DType::U8 => Kind::Uint8,
         DType::Bool => Kind::Bool,
     }

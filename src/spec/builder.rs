@@ -4,6 +4,7 @@ use super::{Attribute, Draft, OpSpec, Skip, TensorType};
 use crate::dtype::{DType, DTypes};
 use crate::input::Picks;
 use crate::limits;
+use crate::schema;
 use crate::swarm::{Sizes, Swarm};
 use crate::term::{Law, Term, Vars};
 use std::ops::RangeInclusive;
@@ -104,6 +105,17 @@ impl<'a> Builder<'a> {
     /// The element types of the operator's main operand.
     pub fn dtypes(&self) -> DTypes {
         self.spec.dtypes
+    }
+
+    /// The opset of the model, where the form of an operator changed.
+    pub fn opset(&self) -> i64 {
+        self.swarm.opset
+    }
+
+    /// `dtypes` without what no operand of the operator may have in this opset.
+    pub(crate) fn legal(&self, dtypes: DTypes) -> DTypes {
+        let signature = schema::signature(self.spec.name, self.swarm.opset);
+        signature.map_or(dtypes, |signature| dtypes.and(signature.operand_types()))
     }
 
     // ---- variables and laws --------------------------------------------------------------------------------

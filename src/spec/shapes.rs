@@ -37,6 +37,7 @@ impl Builder<'_> {
         ranks: RangeInclusive<usize>,
         shape: impl FnOnce(&mut Self) -> Vec<Term>,
     ) -> Result<Operand, Skip> {
+        let dtypes = self.legal(dtypes);
         if dtypes.is_empty() {
             return Err(Skip::DType);
         }

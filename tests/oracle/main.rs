@@ -25,7 +25,7 @@ fn cases(seeds: std::ops::Range<u64>) -> impl Iterator<Item = (u64, Case)> {
 
 /// `f32[2,3]` through these operators, one after the other; the second operand of a binary one is a new graph input.
 fn chain(operators: &[(&str, usize)]) -> Case {
-    let mut model = Model::default();
+    let mut model = Model { opset: 18, ..Model::default() };
     let add = |model: &mut Model| {
         let name = format!("v{}", model.values.len());
         model.values.push(Value { name, dtype: DType::F32, shape: vec![2, 3] });
