@@ -4,6 +4,7 @@ use crate::dtype::FLOATS;
 use crate::input::mix;
 use crate::spec::{Numerics, OpSpec};
 use crate::swarm::Swarm;
+use patterns::Pattern;
 use std::sync::LazyLock;
 
 pub mod activation;
@@ -22,6 +23,7 @@ pub mod matmul;
 pub mod movement;
 pub mod norm;
 pub mod order;
+pub mod patterns;
 pub mod pool;
 pub mod reduce;
 pub mod resize;
@@ -67,16 +69,37 @@ pub fn by_name(name: &str) -> Option<&'static OpSpec> {
     ALL.iter().copied().find(|spec| spec.name == name)
 }
 
-/// The operator that a record's first byte names in this case.
+/// What a record becomes.
+#[derive(Clone, Copy)]
+pub enum Choice {
+    Operator(&'static OpSpec),
+    Pattern(&'static Pattern),
+}
+
+impl Choice {
+    /// The name of the operator or of the pattern.
+    pub fn name(self) -> &'static str {
+        match self {
+            Choice::Operator(spec) => spec.name,
+            Choice::Pattern(pattern) => pattern.name,
+        }
+    }
+}
+
+/// What a record's first byte names in this case.
 ///
-/// An operator that takes part answers to its own code. Every other byte falls to the operator with the highest
-/// hash of both (rendezvous hashing), so that adding an operator changes the meaning of few old inputs.
-pub fn choose(code: u8, swarm: &Swarm) -> &'static OpSpec {
+/// An operator or pattern that takes part answers to its own code. Every other byte falls to the operator with the
+/// highest hash of both (rendezvous hashing), so that adding an operator changes the meaning of few old inputs.
+pub fn choose(code: u8, swarm: &Swarm) -> Choice {
     let takes_part =
         |spec: &OpSpec| swarm.admits(spec.code) && spec.since <= swarm.opset && (!swarm.exact || has_exact_form(spec));
+    let whole = |pattern: &&Pattern| swarm.admits(code) && pattern.steps.iter().all(|step| takes_part(step.spec));
+    if let Some(pattern) = patterns::TABLE.iter().find(|pattern| pattern.code == code).filter(whole) {
+        return Choice::Pattern(pattern);
+    }
     let own = ALL.iter().find(|spec| spec.code == code && takes_part(spec));
     let rank = |spec: &&&OpSpec| (takes_part(spec), mix(u64::from(code) << 8 | u64::from(spec.code)));
-    own.or_else(|| ALL.iter().max_by_key(rank)).expect("there are operators")
+    Choice::Operator(own.or_else(|| ALL.iter().max_by_key(rank)).expect("there are operators"))
 }
 
 /// Whether some results of the operator must be equal to the bit.

@@ -109,6 +109,8 @@ pub enum Skip {
     TooMany,
     /// The output cannot take the place of the wanted graph input.
     Backward,
+    /// A step of a pattern cannot use the one before it.
+    Pattern,
 }
 
 /// The element type and symbolic shape of a value.

@@ -9,7 +9,7 @@ use graphsmith::graph;
 use graphsmith::harness::{Harness, Target};
 use graphsmith::input;
 use graphsmith::known::Place;
-use graphsmith::ops;
+use graphsmith::ops::{self, Choice};
 use graphsmith::reference::largest_integer;
 use graphsmith::schema;
 use graphsmith::spec::OpSpec;
@@ -83,7 +83,7 @@ fn generate(spec: &'static OpSpec, version: i64, number: u64) -> Generated {
     let opset = opsets[number as usize % opsets.len()];
     let dtypes = if number % 2 == 0 { plain.dtypes } else { ANY };
     let swarm = Swarm { focus: Focus::NONE, opset, dtypes, ..plain };
-    let graph = graph::grow_with(&swarm, &input.records, |_| spec);
+    let graph = graph::grow_with(&swarm, &input.records, |_| Choice::Operator(spec));
     Generated {
         model: graph.model(),
         seed: swarm.data_seed,

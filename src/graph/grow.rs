@@ -3,14 +3,16 @@
 use super::{Graph, Leaf, Operator, ValueId, Vertex, Wire};
 use crate::input::{Input, Picks, Record};
 use crate::limits::{MAX_ELEMENTS, MAX_OPERATORS, MAX_TOTAL_ELEMENTS, MAX_WORK};
-use crate::ops;
+use crate::ops::patterns::{Link, Pattern, Step};
+use crate::ops::{self, Choice};
 use crate::schema;
 use crate::spec::{Builder, Domain, Draft, LeafDraft, OpSpec, Role, Skip, Source, TensorType};
 use crate::support::form_of;
 use crate::swarm::Swarm;
 use crate::term::{self, product};
+use petgraph::Direction;
 use petgraph::graph::NodeIndex;
-use petgraph::visit::{Bfs, Walker};
+use petgraph::visit::{Bfs, EdgeRef, Walker};
 
 /// Grows the graph that an input describes. Starts a new generation of terms: earlier graphs become invalid.
 pub fn grow(input: &Input) -> Graph {
@@ -19,12 +21,15 @@ pub fn grow(input: &Input) -> Graph {
     grow_with(&swarm, &input.records, choose)
 }
 
-/// Like [`grow`], with the operator of each record chosen by the caller.
-pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> &'static OpSpec) -> Graph {
+/// Like [`grow`], with what each record becomes chosen by the caller.
+pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> Choice) -> Graph {
     term::reset();
     let mut graph = Graph { opset: swarm.opset, ..Graph::default() };
     for record in records {
-        let fate = graph.insert(choose(record), record, swarm);
+        let fate = match choose(record) {
+            Choice::Operator(spec) => graph.insert(spec, record, swarm),
+            Choice::Pattern(pattern) => graph.insert_pattern(pattern, record, swarm),
+        };
         graph.fates.push(fate);
     }
     graph
@@ -59,12 +64,47 @@ impl Graph {
         // The highest bytes, so that the zero byte is the plain case.
         if usize::from(place) + usize::from(swarm.backward) >= 256 && !open.is_empty() {
             let target = open[usize::from(place) % open.len()];
-            let inserted = self.attempt(spec, record, swarm, Some(target));
+            let inserted = self.attempt(spec, record, swarm, Some(target), &[]);
             if inserted.is_ok() {
                 return inserted;
             }
         }
-        self.attempt(spec, record, swarm, None)
+        self.attempt(spec, record, swarm, None, &[])
+    }
+
+    /// Places the steps of a pattern until one does not fit. The first operator, if there is one.
+    fn insert_pattern(&mut self, pattern: &Pattern, record: &Record, swarm: &Swarm) -> Result<NodeIndex, Skip> {
+        let mut placed: Vec<NodeIndex> = Vec::new();
+        for (index, step) in pattern.steps.iter().enumerate() {
+            if self.operators().count() >= MAX_OPERATORS {
+                break;
+            }
+            let linked: Vec<ValueId> = if index == 0 { Vec::new() } else { self.linked(step, &placed) };
+            // Other picks for each step, each of them a function of the same byte.
+            let shift = if step.same_picks { 0 } else { (index as u8).wrapping_mul(37) };
+            let varied = record.map(|byte| byte.wrapping_add(shift));
+            match self.attempt(step.spec, &varied, swarm, None, &linked) {
+                Ok(node) => placed.push(node),
+                Err(skip) if placed.is_empty() => return Err(skip),
+                Err(_) => break,
+            }
+        }
+        Ok(placed[0])
+    }
+
+    /// The values that a step of a pattern must use.
+    fn linked(&self, step: &Step, placed: &[NodeIndex]) -> Vec<ValueId> {
+        let operand = |node: NodeIndex, slot: usize| {
+            let mut edges = self.dag.edges_directed(node, Direction::Incoming);
+            let edge = edges.find(|edge| edge.weight().to == slot).expect("patterns name operands that are there");
+            (edge.source(), edge.weight().from)
+        };
+        let value = |link: &Link| match *link {
+            Link::Previous => (placed[placed.len() - 1], 0),
+            Link::Output(step) => (placed[step], 0),
+            Link::Operand(step, slot) => operand(placed[step], slot),
+        };
+        step.operands.iter().map(value).collect()
     }
 
     /// A graph input whose values nothing constrains may be computed by an operator instead.
@@ -72,16 +112,18 @@ impl Graph {
         matches!(&self.dag[index], Vertex::Leaf(Leaf { role: Role::Input, domain: Domain::Any, .. }))
     }
 
-    /// Builds the operator and keeps it if all laws can hold; otherwise leaves the graph as it was.
+    /// Builds the operator, using the values `linked`, and keeps it if all laws can hold; otherwise leaves the graph as it
+    /// was.
     fn attempt(
         &mut self,
         spec: &'static OpSpec,
         record: &Record,
         swarm: &Swarm,
         target: Option<NodeIndex>,
+        linked: &[ValueId],
     ) -> Result<NodeIndex, Skip> {
         let (assignment, law_count) = (self.vars.snapshot(), self.laws.len());
-        let result = self.try_attempt(spec, record, swarm, target);
+        let result = self.try_attempt(spec, record, swarm, target, linked);
         if result.is_err() {
             self.vars.restore(assignment);
             self.laws.truncate(law_count);
@@ -95,13 +137,16 @@ impl Graph {
         record: &Record,
         swarm: &Swarm,
         target: Option<NodeIndex>,
+        linked: &[ValueId],
     ) -> Result<NodeIndex, Skip> {
         let first_new = self.vars.len();
         let (values, types) = self.pool(target);
         let wanted = target.map(|index| self.output_type((index, 0)).clone());
         let mut picks = Picks::new(record);
         picks.byte();
-        let mut builder = Builder::new(spec, picks, swarm, &types, &mut self.vars, wanted);
+        let position = |value: &ValueId| values.iter().position(|known| known == value).ok_or(Skip::Pattern);
+        let forced = linked.iter().map(position).collect::<Result<_, _>>()?;
+        let mut builder = Builder::new(spec, picks, swarm, &types, &mut self.vars, wanted, forced);
         (spec.build)(&mut builder)?;
         let mut draft = std::mem::take(&mut builder.draft);
         if let Some(skip) = draft.failed {

@@ -20,6 +20,8 @@ pub struct Builder<'a> {
     pub(crate) vars: &'a mut Vars,
     /// The type that the first output must get, when the operator is put in front of a graph input.
     pub(crate) wanted: Option<TensorType>,
+    /// Indices into `pool`: what the first operands must be, when the operator is a step of a pattern.
+    pub(crate) forced: Vec<usize>,
     pub(crate) draft: Draft,
 }
 
@@ -31,8 +33,9 @@ impl<'a> Builder<'a> {
         pool: &'a [TensorType],
         vars: &'a mut Vars,
         wanted: Option<TensorType>,
+        forced: Vec<usize>,
     ) -> Self {
-        Builder { spec, picks, swarm, pool, vars, wanted, draft: Draft::default() }
+        Builder { spec, picks, swarm, pool, vars, wanted, forced, draft: Draft::default() }
     }
 
     // ---- choices -------------------------------------------------------------------------------------------

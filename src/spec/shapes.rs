@@ -45,6 +45,9 @@ impl Builder<'_> {
         if let Some(index) = self.matching(fits) {
             return Ok(self.take(index));
         }
+        if let Some(skip) = self.draft.failed {
+            return Err(skip);
+        }
         let dtype = self.leaf_dtype(dtypes);
         let shape = shape(self);
         Ok(self.leaf(dtype, shape, Domain::Any))
@@ -227,6 +230,12 @@ impl Builder<'_> {
     /// A value of the pool that fits, the newest most likely; none when the record wants a new leaf.
     fn matching(&mut self, fits: impl Fn(&Self, &TensorType) -> bool) -> Option<usize> {
         let pick = self.picks.byte();
+        if let Some(&forced) = self.forced.get(self.draft.operands.len()) {
+            if fits(self, &self.pool[forced]) {
+                return Some(forced);
+            }
+            self.draft.failed = Some(Skip::Pattern);
+        }
         // In front of a graph input there is rarely a value to reuse that does not depend on it.
         let fresh = if self.wanted.is_some() { 192 } else { self.swarm.fresh };
         if (mix(u64::from(pick)) as u8) < fresh {

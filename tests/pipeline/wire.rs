@@ -15,7 +15,10 @@ const BLESS: &str = "GRAPHSMITH_BLESS";
 fn operator_codes_are_permanent() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/op-codes.txt");
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
-    let now: Vec<String> = ops::ALL.iter().map(|spec| format!("{:#04x} {}", spec.code, spec.name)).collect();
+    let patterns = ops::patterns::TABLE.iter().map(|pattern| (pattern.code, pattern.name));
+    let mut codes: Vec<(u8, &str)> = ops::ALL.iter().map(|spec| (spec.code, spec.name)).chain(patterns).collect();
+    codes.sort_unstable();
+    let now: Vec<String> = codes.iter().map(|(code, name)| format!("{code:#04x} {name}")).collect();
     let lost: Vec<&str> = golden.lines().filter(|line| !now.iter().any(|now| now == line)).collect();
     assert!(
         lost.is_empty(),
