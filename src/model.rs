@@ -8,6 +8,10 @@ use crate::support::{Support, Table, form_of};
 use crate::tensor::TensorData;
 use std::borrow::Cow;
 
+mod region;
+
+pub use region::{Control, Region, Repeat};
+
 /// A model whose nodes are in topological order.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -16,6 +20,8 @@ pub struct Model {
     pub values: Vec<Value>,
     pub leaves: Vec<Leaf>,
     pub nodes: Vec<Node>,
+    /// Control flow, by ascending nodes.
+    pub regions: Vec<Region>,
     /// Indices into `values`, in the order of `graph.output`.
     pub outputs: Vec<usize>,
 }
@@ -80,7 +86,11 @@ impl Model {
             Some(version) => table.form_support(node.spec.name, version, &self.form(node)),
             None => Support::Partial,
         };
-        self.nodes.iter().map(node).min().unwrap_or(Support::Yes)
+        let region = |region: &Region| match schema::signature(region.operator(), self.opset) {
+            Some(signature) => table.form_support(region.operator(), signature.version, &region.form(self)),
+            None => Support::Partial,
+        };
+        self.nodes.iter().map(node).chain(self.regions.iter().map(region)).min().unwrap_or(Support::Yes)
     }
 
     /// The leaves that are graph inputs, in the order of `graph.input`.

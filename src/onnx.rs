@@ -3,6 +3,7 @@
 
 pub mod proto;
 
+mod control;
 mod import;
 
 pub use import::{Error, Imported, decode, import, value};
@@ -26,7 +27,7 @@ pub fn encode(model: &Model, data: &LeafData) -> Vec<u8> {
 pub fn export(model: &Model, data: &LeafData) -> ModelProto {
     let initializers = model.leaves.iter().zip(data).filter(|(leaf, _)| leaf.role != Role::Input);
     let graph = GraphProto {
-        node: model.nodes.iter().map(|node| export_node(model, node)).collect(),
+        node: export_nodes(model),
         name: "graphsmith".to_owned(),
         initializer: initializers.map(|(leaf, data)| export_tensor(&model.values[leaf.value].name, data)).collect(),
         input: model.inputs().map(|(_, leaf)| export_type(&model.values[leaf.value])).collect(),
@@ -40,6 +41,24 @@ pub fn export(model: &Model, data: &LeafData) -> ModelProto {
         graph: Some(graph),
         ..Default::default()
     }
+}
+
+fn export_nodes(model: &Model) -> Vec<NodeProto> {
+    let mut nodes = Vec::new();
+    let mut index = 0;
+    while index < model.nodes.len() {
+        match model.regions.iter().position(|region| region.nodes.start == index) {
+            Some(number) => {
+                nodes.push(control::export_region(model, &model.regions[number], number));
+                index = model.regions[number].nodes.end;
+            }
+            None => {
+                nodes.push(export_node(model, &model.nodes[index]));
+                index += 1;
+            }
+        }
+    }
+    nodes
 }
 
 fn export_node(model: &Model, node: &Node) -> NodeProto {

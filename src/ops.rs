@@ -4,6 +4,7 @@ use crate::dtype::FLOATS;
 use crate::input::mix;
 use crate::spec::{Numerics, OpSpec};
 use crate::swarm::Swarm;
+use control::Construct;
 use patterns::Pattern;
 use std::sync::LazyLock;
 
@@ -11,6 +12,7 @@ pub mod activation;
 pub mod blocks;
 pub mod cast;
 pub mod common;
+pub mod control;
 pub mod conv;
 pub mod division;
 pub mod functions;
@@ -74,14 +76,44 @@ pub fn by_name(name: &str) -> Option<&'static OpSpec> {
 pub enum Choice {
     Operator(&'static OpSpec),
     Pattern(&'static Pattern),
+    Control(Construct),
 }
 
 impl Choice {
+    /// Every operator and every construct of control flow: all that has an ONNX operator type.
+    pub fn all() -> impl Iterator<Item = Choice> {
+        let operators = ALL.iter().map(|spec| Choice::Operator(spec));
+        operators.chain(control::TABLE.iter().map(|(_, construct)| Choice::Control(*construct)))
+    }
+
+    pub fn by_name(name: &str) -> Option<Choice> {
+        Choice::all().find(|choice| choice.name() == name)
+    }
+
+    pub fn code(self) -> u8 {
+        let of = |construct: Construct| control::TABLE.iter().find(|(_, known)| *known == construct);
+        match self {
+            Choice::Operator(spec) => spec.code,
+            Choice::Pattern(pattern) => pattern.code,
+            Choice::Control(construct) => of(construct).expect("every construct has a code").0,
+        }
+    }
+
+    /// The opset since which it can be written.
+    pub fn since(self) -> i64 {
+        match self {
+            Choice::Operator(spec) => spec.since,
+            Choice::Pattern(pattern) => pattern.steps.iter().map(|step| step.spec.since).max().unwrap_or(0),
+            Choice::Control(_) => 0,
+        }
+    }
+
     /// The name of the operator or of the pattern.
     pub fn name(self) -> &'static str {
         match self {
             Choice::Operator(spec) => spec.name,
             Choice::Pattern(pattern) => pattern.name,
+            Choice::Control(construct) => construct.name(),
         }
     }
 }
@@ -96,6 +128,10 @@ pub fn choose(code: u8, swarm: &Swarm) -> Choice {
     let whole = |pattern: &&Pattern| swarm.admits(code) && pattern.steps.iter().all(|step| takes_part(step.spec));
     if let Some(pattern) = patterns::TABLE.iter().find(|pattern| pattern.code == code).filter(whole) {
         return Choice::Pattern(pattern);
+    }
+    let construct = control::TABLE.iter().find(|(own, _)| *own == code && swarm.admits(code));
+    if let Some((_, construct)) = construct {
+        return Choice::Control(*construct);
     }
     let own = ALL.iter().find(|spec| spec.code == code && takes_part(spec));
     let rank = |spec: &&&OpSpec| (takes_part(spec), mix(u64::from(code) << 8 | u64::from(spec.code)));

@@ -17,7 +17,7 @@ const TABLES: &[(&str, &str)] = &[
 ];
 
 /// The backends that every model of a case should run on, so that no case is wasted on what one of them lacks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Focus(u8);
 
 /// The committed tables with their element types, read once.

@@ -24,12 +24,21 @@ pub fn grow(input: &Input) -> Graph {
 /// Like [`grow`], with what each record becomes chosen by the caller.
 pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> Choice) -> Graph {
     term::reset();
-    let mut graph = Graph { opset: swarm.opset, ..Graph::default() };
+    let mut graph = Graph { opset: swarm.opset, focus: swarm.focus, ..Graph::default() };
     for record in records {
         let fate = match choose(record) {
-            Choice::Operator(spec) => graph.insert(spec, record, swarm),
+            Choice::Operator(spec) => graph.insert(spec, record, swarm).map(|node| vec![node]),
             Choice::Pattern(pattern) => graph.insert_pattern(pattern, record, swarm),
+            Choice::Control(construct) => {
+                let fate = graph.insert_control(construct, record, swarm);
+                graph.fates.push(fate);
+                continue;
+            }
         };
+        if let Ok(placed) = &fate {
+            graph.fill_branch(placed);
+        }
+        let fate = fate.map(|placed| placed.first().copied());
         graph.fates.push(fate);
     }
     graph
@@ -45,7 +54,8 @@ fn check_form(spec: &OpSpec, draft: &Draft, pool: &[TensorType], swarm: &Swarm) 
     };
     let operands = || draft.operands.iter().map(dtype);
     let outputs = || draft.outputs.iter().map(|output| output.dtype);
-    let signature = schema::signature(spec.name, swarm.opset).ok_or(Skip::DType)?;
+    let signature =
+        schema::signature(spec.name, swarm.opset).filter(|_| spec.since <= swarm.opset).ok_or(Skip::DType)?;
     if !signature.allows(operands(), outputs()) {
         return Err(Skip::DType);
     }
@@ -72,8 +82,8 @@ impl Graph {
         self.attempt(spec, record, swarm, None, &[])
     }
 
-    /// Places the steps of a pattern until one does not fit. The first operator, if there is one.
-    fn insert_pattern(&mut self, pattern: &Pattern, record: &Record, swarm: &Swarm) -> Result<NodeIndex, Skip> {
+    /// Places the steps of a pattern until one does not fit. At least one operator.
+    fn insert_pattern(&mut self, pattern: &Pattern, record: &Record, swarm: &Swarm) -> Result<Vec<NodeIndex>, Skip> {
         let mut placed: Vec<NodeIndex> = Vec::new();
         for (index, step) in pattern.steps.iter().enumerate() {
             if self.operators().count() >= MAX_OPERATORS {
@@ -89,7 +99,7 @@ impl Graph {
                 Err(_) => break,
             }
         }
-        Ok(placed[0])
+        if placed.is_empty() { Err(Skip::TooMany) } else { Ok(placed) }
     }
 
     /// The values that a step of a pattern must use.
@@ -114,7 +124,7 @@ impl Graph {
 
     /// Builds the operator, using the values `linked`, and keeps it if all laws can hold; otherwise leaves the graph as it
     /// was.
-    fn attempt(
+    pub(super) fn attempt(
         &mut self,
         spec: &'static OpSpec,
         record: &Record,
@@ -169,7 +179,7 @@ impl Graph {
         self.values.iter().zip(&self.types).filter(free).map(|(value, ty)| (*value, ty.clone())).unzip()
     }
 
-    fn output_type(&self, (index, slot): ValueId) -> &TensorType {
+    pub(super) fn output_type(&self, (index, slot): ValueId) -> &TensorType {
         match &self.dag[index] {
             Vertex::Leaf(leaf) => &leaf.ty,
             Vertex::Operator(operator) => &operator.outputs[slot],
@@ -177,7 +187,7 @@ impl Graph {
     }
 
     /// Solving may have moved any size, so everything is checked again.
-    fn check_limits(&self, draft: &Draft) -> Result<(), Skip> {
+    pub(super) fn check_limits(&self, draft: &Draft) -> Result<(), Skip> {
         let elements = |ty: &TensorType| product(&ty.shape).eval(&self.vars).filter(|&count| count <= MAX_ELEMENTS);
         let mut total = 0;
         let leaves = self.dag.node_weights().flat_map(|vertex| match vertex {
@@ -249,7 +259,7 @@ impl Graph {
         index
     }
 
-    fn offer(&mut self, value: ValueId, ty: TensorType) {
+    pub(super) fn offer(&mut self, value: ValueId, ty: TensorType) {
         self.values.push(value);
         self.types.push(ty);
     }
