@@ -39,7 +39,8 @@ fn opset(pick: u8) -> i64 {
     match pick {
         0..13 => 21,
         13..26 => 18,
-        _ => OLDEST_OPSET + i64::from(pick - 26) * choices / 26,
+        // The last two picks: only the highest byte gives the very last.
+        _ => OLDEST_OPSET + (i64::from(pick - 26) * choices / 25).min(choices - 1),
     }
 }
 
