@@ -247,7 +247,7 @@ fn write(target: &Target, results: &Results, merge: bool, folder: &Path, out: &m
     let mut operators = forms(results, id);
     if merge {
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let old: Table = toml::from_str(&text).unwrap_or_default();
+        let old = Table::parse(&text).unwrap_or_default();
         if !old.operators.is_empty() && old.version != version {
             return Err(Error::Usage(format!(
                 "{} is of version {}, and this is {version}: probe all operators",
@@ -260,7 +260,7 @@ fn write(target: &Target, results: &Results, merge: bool, folder: &Path, out: &m
         }
     }
     let table = Table { backend: id.to_owned(), version, operators };
-    let text = toml::to_string_pretty(&table).map_err(|error| Error::Usage(error.to_string()))?;
+    let text = table.text().map_err(|error| Error::Usage(error.to_string()))?;
     fs::write(&path, format!("{HEADER}{text}")).map_err(|source| Error::Write { path: path.clone(), source })?;
     writeln!(out, "wrote {}", path.display())?;
     Ok(())
