@@ -158,6 +158,7 @@ impl Graph {
             Attribute::Float(value) => Attribute::Float(*value),
             Attribute::Floats(values) => Attribute::Floats(values.clone()),
             Attribute::Text(value) => Attribute::Text(value.clone()),
+            Attribute::Tensor(value) => Attribute::Tensor(value.clone()),
         };
         model.nodes.push(model::Node {
             spec: operator.spec,

@@ -41,7 +41,7 @@ pub struct Leaf {
     pub value: usize,
     pub role: Role,
     pub domain: Domain<i64>,
-    /// The elements of a [`Role::Constant`].
+    /// The elements of a [`Role::Constant`], and of a graph input whose data are always the same.
     pub content: Option<TensorData>,
 }
 

@@ -96,6 +96,10 @@ fn export_attribute(name: &str, value: &Attribute<i64>) -> AttributeProto {
             attribute.s = Some(value.clone().into_bytes());
             AttributeType::String
         }
+        Attribute::Tensor(value) => {
+            attribute.t = Some(export_tensor("", value));
+            AttributeType::Tensor
+        }
     };
     attribute.set_type(kind);
     attribute

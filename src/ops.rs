@@ -15,10 +15,15 @@ pub mod common;
 pub mod control;
 pub mod conv;
 pub mod division;
+pub mod dynamic;
+mod einsum;
 pub mod functions;
+pub mod generators;
+pub mod images;
 pub mod indexing;
 mod interpolate;
 pub mod joining;
+pub mod linear_algebra;
 pub mod logic;
 pub mod math;
 pub mod matmul;
@@ -33,6 +38,7 @@ pub mod rounding;
 pub mod scatter;
 pub mod slicing;
 pub mod softmax;
+mod suppression;
 mod windows;
 
 /// The families' tables, in the order of the page of operators.
@@ -46,8 +52,10 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Convolutions", conv::TABLE),
     ("Pools", pool::TABLE),
     ("Matrix products", matmul::TABLE),
+    ("Linear algebra", linear_algebra::TABLE),
     ("Resizing", resize::TABLE),
     ("Blocks of pixels", blocks::TABLE),
+    ("Images", images::TABLE),
     ("Shapes and movement", movement::TABLE),
     ("Joining and dividing", joining::TABLE),
     ("Parts", slicing::TABLE),
@@ -57,6 +65,8 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Reductions", reduce::TABLE),
     ("Softmax and its kin", softmax::TABLE),
     ("Normalisation", norm::TABLE),
+    ("Generators", generators::TABLE),
+    ("Shapes that depend on data", dynamic::TABLE),
 ];
 
 /// Every operator, by ascending code.

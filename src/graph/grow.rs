@@ -119,7 +119,7 @@ impl Graph {
 
     /// A graph input whose values nothing constrains may be computed by an operator instead.
     fn is_open(&self, index: NodeIndex) -> bool {
-        matches!(&self.dag[index], Vertex::Leaf(Leaf { role: Role::Input, domain: Domain::Any, .. }))
+        matches!(&self.dag[index], Vertex::Leaf(Leaf { role: Role::Input, domain: Domain::Any, content: None, .. }))
     }
 
     /// Builds the operator, using the values `linked`, and keeps it if all laws can hold; otherwise leaves the graph as it

@@ -98,6 +98,7 @@ impl fmt::Display for Attribute<i64> {
             Attribute::Float(value) => write!(f, "{value:?}"),
             Attribute::Floats(values) => write!(f, "{values:?}"),
             Attribute::Text(value) => write!(f, "{value:?}"),
+            Attribute::Tensor(value) => write!(f, "{value:?}"),
         }
     }
 }

@@ -128,7 +128,7 @@ fn sized_parts(b: &mut Builder, dim: Term) -> Vec<Term> {
 }
 
 /// The base of operators whose result depends on shapes only, which no error of the operand can change.
-const OF_SHAPE: OpSpec = OpSpec {
+pub const OF_SHAPE: OpSpec = OpSpec {
     numerics: Numerics::Custom(|_, _, exact| exact.iter().map(|y| y.f_zeros_like()?.f_to_kind(Kind::Double)).collect()),
     ..OpSpec::BASE
 };

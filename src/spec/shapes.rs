@@ -161,6 +161,33 @@ impl Builder<'_> {
         self.push_leaf(LeafDraft { ty, role, domain, content: Some(content), denominator });
     }
 
+    /// A new leaf with these elements over `denominator`: an initializer or, as often, a graph input whose data are always
+    /// these. For operands on whose values the shape of a result depends.
+    pub fn fixed(
+        &mut self,
+        dtype: DType,
+        shape: impl Into<Vec<Term>>,
+        content: impl IntoIterator<Item = Term>,
+        denominator: i64,
+    ) -> Operand {
+        let role = if self.coin() { Role::Input } else { Role::Constant };
+        let (ty, content) = (TensorType { dtype, shape: shape.into() }, content.into_iter().collect());
+        self.push_leaf(LeafDraft { ty, role, domain: Domain::Any, content: Some(content), denominator })
+    }
+
+    /// The sizes of a leaf with fixed content, which cannot change: about as those of other leaves, but of at most `most`
+    /// elements.
+    pub fn fixed_sizes(&mut self, rank: usize, most: i64) -> Vec<i64> {
+        let dims = u64::from(self.picks.byte());
+        let mut left = most;
+        let mut size = |axis: u64| {
+            let size = self.swarm.size_hint(mix(dims << 8 | axis) as u8, rank).min(left.max(1));
+            left /= size.max(1);
+            size
+        };
+        (0..rank as u64).map(&mut size).collect()
+    }
+
     /// A rank-0 initializer of an integer type.
     pub fn constant_scalar(&mut self, dtype: DType, element: impl Into<Term>) {
         self.constant_leaf(dtype, Vec::new(), vec![element.into()]);
@@ -247,7 +274,8 @@ impl Builder<'_> {
         (!candidates.is_empty()).then(|| candidates[candidates.len() - 1 - back])
     }
 
-    fn leaf_dtype(&mut self, dtypes: DTypes) -> DType {
+    /// The element type of a new leaf: one of `dtypes` that the case prefers.
+    pub fn leaf_dtype(&mut self, dtypes: DTypes) -> DType {
         if let Some(wanted) = &self.wanted
             && dtypes.contains(wanted.dtype)
         {
