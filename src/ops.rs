@@ -11,6 +11,7 @@ pub mod blocks;
 pub mod cast;
 pub mod common;
 pub mod conv;
+pub mod deform;
 pub mod division;
 pub mod functions;
 pub mod indexing;
@@ -24,11 +25,16 @@ pub mod norm;
 pub mod order;
 pub mod pool;
 pub mod reduce;
+pub mod regions;
 pub mod resize;
 pub mod rounding;
+pub mod sampling;
 pub mod scatter;
+pub mod signal;
 pub mod slicing;
 pub mod softmax;
+mod taps;
+pub mod unpool;
 mod windows;
 
 /// The families' tables, in the order of the page of operators.
@@ -43,6 +49,11 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Pools", pool::TABLE),
     ("Matrix products", matmul::TABLE),
     ("Resizing", resize::TABLE),
+    ("Sampling by grids", sampling::TABLE),
+    ("Regions of images", regions::TABLE),
+    ("Deformable convolution", deform::TABLE),
+    ("Unpooling", unpool::TABLE),
+    ("Fourier transforms", signal::TABLE),
     ("Blocks of pixels", blocks::TABLE),
     ("Shapes and movement", movement::TABLE),
     ("Joining and dividing", joining::TABLE),
