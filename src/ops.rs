@@ -14,6 +14,7 @@ pub mod cast;
 pub mod common;
 pub mod control;
 pub mod conv;
+pub mod deform;
 pub mod division;
 pub mod dynamic;
 mod einsum;
@@ -33,12 +34,17 @@ pub mod order;
 pub mod patterns;
 pub mod pool;
 pub mod reduce;
+pub mod regions;
 pub mod resize;
 pub mod rounding;
+pub mod sampling;
 pub mod scatter;
+pub mod signal;
 pub mod slicing;
 pub mod softmax;
 mod suppression;
+mod taps;
+pub mod unpool;
 mod windows;
 
 /// The families' tables, in the order of the page of operators.
@@ -54,6 +60,11 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Matrix products", matmul::TABLE),
     ("Linear algebra", linear_algebra::TABLE),
     ("Resizing", resize::TABLE),
+    ("Sampling by grids", sampling::TABLE),
+    ("Regions of images", regions::TABLE),
+    ("Deformable convolution", deform::TABLE),
+    ("Unpooling", unpool::TABLE),
+    ("Fourier transforms", signal::TABLE),
     ("Blocks of pixels", blocks::TABLE),
     ("Images", images::TABLE),
     ("Shapes and movement", movement::TABLE),

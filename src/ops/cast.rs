@@ -22,6 +22,7 @@ pub const CAST: OpSpec = OpSpec {
         let x = input_from_any(b)?;
         let to = b.dtype_in_any_lane(targets(b, x.dtype))?;
         b.set_int("to", i64::from(to.onnx_code()));
+        set_unused(b);
         b.output(to, x.shape);
         Ok(())
     },
@@ -39,6 +40,7 @@ pub const CAST_LIKE: OpSpec = OpSpec {
         let x = input_from_any(b)?;
         let to = targets(b, x.dtype);
         let like = b.input_in_any_lane(to, ANY_RANK)?;
+        set_unused(b);
         b.output(like.dtype, x.shape);
         Ok(())
     },
@@ -71,7 +73,7 @@ pub const BIT_CAST: OpSpec = OpSpec {
 };
 
 pub const IDENTITY: OpSpec =
-    OpSpec { code: 0x44, name: "Identity", since: 16, doc: "x.", numerics: Numerics::Exact, eval: operand, ..UNARY };
+    OpSpec { code: 0x44, name: "Identity", since: 1, doc: "x.", numerics: Numerics::Exact, eval: operand, ..UNARY };
 
 /// At inference Dropout is the identity, whatever the ratio.
 pub const DROPOUT: OpSpec = OpSpec {
@@ -172,6 +174,17 @@ fn bits_domain(b: &mut Builder, from: DType, to: DType) -> Option<Domain> {
         true => Domain::Range(sign / 2.0 + least, sign / 2.0 + most),
         false => Domain::Range(least - sign, most - sign),
     })
+}
+
+/// Attributes that mean something only for the float8 types, of which graphsmith has none.
+fn set_unused(b: &mut Builder) {
+    if b.opset() >= 19 && b.chance(24) {
+        b.attr("saturate", 0..=1);
+    }
+    if b.opset() >= 24 && b.chance(24) {
+        let mode = b.one_of(&["up", "down", "nearest"]);
+        b.set_text("round_mode", mode);
+    }
 }
 
 /// An operand that can be cast to the wanted type, if there is one.

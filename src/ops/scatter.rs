@@ -12,9 +12,13 @@ use tch::{Device, Kind, TchError, Tensor};
 
 pub const TABLE: &[&OpSpec] = &[&SCATTER_ELEMENTS, &SCATTER_ND, &TENSOR_SCATTER];
 
-/// The attribute `reduction`; arithmetic is not defined for bool.
+/// The attribute `reduction`, of opset 16; arithmetic is not defined for bool.
 fn reduction(b: &mut Builder, dtype: DType) -> &'static str {
+    if b.opset() < 16 {
+        return "none";
+    }
     let reduction = match NUMBERS.contains(dtype) {
+        true if b.opset() < 18 => b.one_of(&["none", "add", "mul", "none"]),
         true => b.one_of(&["none", "add", "max", "none", "mul", "add", "min", "none"]),
         false => "none",
     };
@@ -24,11 +28,11 @@ fn reduction(b: &mut Builder, dtype: DType) -> &'static str {
     reduction
 }
 
-/// ONNX ScatterElements, opset 18.
+/// ONNX ScatterElements.
 pub const SCATTER_ELEMENTS: OpSpec = OpSpec {
     code: 0xa0,
     name: "ScatterElements",
-    since: 18,
+    since: 11,
     doc: "The data with each update written, or combined, at its index along `axis` and its own position elsewhere.",
     numerics: Numerics::Custom(|a, errors, _| scatter_errors(a, errors, &elements(a)?)),
     build: |b| {
@@ -92,11 +96,11 @@ fn distinct_elements(b: &mut Builder, data: &Operand, axis: usize, dtype: DType)
     shape
 }
 
-/// ONNX ScatterND, opset 18.
+/// ONNX ScatterND.
 pub const SCATTER_ND: OpSpec = OpSpec {
     code: 0xa1,
     name: "ScatterND",
-    since: 18,
+    since: 11,
     doc: "The data with each update slice written, or combined, where an index tuple says.",
     numerics: Numerics::Custom(|a, errors, _| scatter_errors(a, errors, &slices(a)?)),
     build: |b| {

@@ -155,8 +155,14 @@ impl Builder<'_> {
 
     /// A one-dimensional f32 initializer with these elements over `denominator`, such as the `scales` of Resize.
     pub fn constant_fractions(&mut self, elements: impl IntoIterator<Item = i64>, denominator: i64) {
-        let content: Vec<Term> = elements.into_iter().map(Term::constant).collect();
-        let ty = TensorType { dtype: DType::F32, shape: vec![Term::constant(content.len() as i64)] };
+        let elements: Vec<i64> = elements.into_iter().collect();
+        self.constant_fractions_leaf(DType::F32, &[elements.len() as i64], &elements, denominator);
+    }
+
+    /// An initializer of a float type with these elements over `denominator`, in row-major order.
+    pub fn constant_fractions_leaf(&mut self, dtype: DType, shape: &[i64], elements: &[i64], denominator: i64) {
+        let terms = |values: &[i64]| values.iter().copied().map(Term::constant).collect::<Vec<_>>();
+        let (ty, content) = (TensorType { dtype, shape: terms(shape) }, terms(elements));
         let (role, domain) = (Role::Constant, Domain::Any);
         self.push_leaf(LeafDraft { ty, role, domain, content: Some(content), denominator });
     }
