@@ -104,7 +104,7 @@ fn reduced(b: &mut Builder, rank: usize, empty_axes: EmptyAxes, form: Axes) -> V
         let written = super::movement::written_axes(b, &axes, rank);
         b.constant(written);
     }
-    if none || b.chance(64) {
+    if none || b.chance(144) {
         // With axes it means nothing.
         let noop = none || !axes.is_empty() && b.coin();
         b.set_int("noop_with_empty_axes", i64::from(noop));

@@ -32,7 +32,7 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
     let same = automatic && mode != "VALID";
     if automatic {
         b.set_text("auto_pad", mode);
-    } else if b.chance(24) {
+    } else if b.chance(96) {
         b.set_text("auto_pad", "NOTSET");
     }
 
