@@ -65,6 +65,8 @@ pub type ValueId = (NodeIndex, usize);
 pub struct Graph {
     /// See [`Model::opset`].
     pub opset: i64,
+    /// See [`Model::symbolic`].
+    symbolic: bool,
     /// The backends that control flow must be fit for.
     focus: Focus,
     pub dag: DiGraph<Vertex, Wire>,
@@ -97,7 +99,7 @@ impl Graph {
     /// The concrete model. Cannot fail: every law has been checked.
     pub fn model(&self) -> Model {
         let (order, regions) = self.order();
-        let mut model = Model { opset: self.opset, ..Model::default() };
+        let mut model = Model { opset: self.opset, symbolic: self.symbolic, ..Model::default() };
         let nowhere = || vec![usize::MAX; self.dag.node_count()];
         let mut places = Places { node: nowhere(), first_value: nowhere() };
         for &index in &order {

@@ -17,6 +17,9 @@ pub use region::{Control, Region, Repeat};
 pub struct Model {
     /// The version of the ONNX operator set that the nodes are taken from.
     pub opset: i64,
+    /// The dimensions of graph inputs and outputs that are not 1 are exported as symbols, so that a compiler learns the
+    /// sizes only when the model runs.
+    pub symbolic: bool,
     pub values: Vec<Value>,
     pub leaves: Vec<Leaf>,
     pub nodes: Vec<Node>,
@@ -90,7 +93,9 @@ impl Model {
             Some(signature) => table.form_support(region.operator(), signature.version, &region.form(self)),
             None => Support::Partial,
         };
-        self.nodes.iter().map(node).chain(self.regions.iter().map(region)).min().unwrap_or(Support::Yes)
+        let least = self.nodes.iter().map(node).chain(self.regions.iter().map(region)).min().unwrap_or(Support::Yes);
+        // The tables were made with fixed sizes.
+        if self.symbolic { least.min(Support::Partial) } else { least }
     }
 
     /// The leaves that are graph inputs, in the order of `graph.input`.

@@ -30,8 +30,8 @@ pub fn export(model: &Model, data: &LeafData) -> ModelProto {
         node: export_nodes(model),
         name: "graphsmith".to_owned(),
         initializer: initializers.map(|(leaf, data)| export_tensor(&model.values[leaf.value].name, data)).collect(),
-        input: model.inputs().map(|(_, leaf)| export_type(&model.values[leaf.value])).collect(),
-        output: model.outputs.iter().map(|&output| export_type(&model.values[output])).collect(),
+        input: model.inputs().map(|(_, leaf)| export_input(model, leaf.value)).collect(),
+        output: model.outputs.iter().map(|&output| export_output(model, output)).collect(),
         ..Default::default()
     };
     ModelProto {
@@ -114,6 +114,29 @@ pub fn export_tensor(name: &str, data: &TensorData) -> TensorProto {
         raw_data: Some(data.bytes.clone()),
         ..Default::default()
     }
+}
+
+fn export_input(model: &Model, value: usize) -> ValueInfoProto {
+    let Value { name, .. } = &model.values[value];
+    // A symbol of its own for each dimension: which of them must be equal is for the compiler to find out.
+    free_sizes(model, value, |axis| Some(DimensionValue::Symbol(format!("{name}_{axis}"))))
+}
+
+fn export_output(model: &Model, value: usize) -> ValueInfoProto {
+    free_sizes(model, value, |_| None)
+}
+
+/// The type of a value; in a symbolic model with `free` in place of every size but 1, on which broadcasting depends.
+fn free_sizes(model: &Model, value: usize, free: impl Fn(usize) -> Option<DimensionValue>) -> ValueInfoProto {
+    let mut info = export_type(&model.values[value]);
+    let tensor_type = info.r#type.as_mut().and_then(|ty| ty.tensor_type.as_mut());
+    let shape = tensor_type.and_then(|ty| ty.shape.as_mut()).filter(|_| model.symbolic);
+    for (axis, dim) in shape.into_iter().flat_map(|shape| &mut shape.dim).enumerate() {
+        if dim.value != Some(DimensionValue::Size(1)) {
+            dim.value = free(axis);
+        }
+    }
+    info
 }
 
 /// The name, element type and shape of a value.

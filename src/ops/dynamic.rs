@@ -103,8 +103,11 @@ pub const COMPRESS: OpSpec = OpSpec {
         let share = b.one_of(&[4, 2, 7, 1, 8, 0, 5, 6]);
         let mut stream = b.stream();
         let mut condition: Vec<i64> = (0..length).map(|_| i64::from(stream.below(8) < share)).collect();
-        if b.smallest_size() > 0 && condition.iter().all(|&kept| kept == 0) {
-            condition[0] = 1;
+        if b.smallest_size() > 0
+            && condition.iter().all(|&kept| kept == 0)
+            && let Some(first) = condition.first_mut()
+        {
+            *first = 1;
         }
         let kept = Term::constant(condition.iter().sum());
         fixed(b, DType::Bool, &[length], condition);

@@ -259,9 +259,8 @@ fn build_stft(b: &mut Builder) -> Result<(), Skip> {
         b.constant_scalar(index, length);
     }
     let onesided = !complex && b.coin();
-    if !onesided || b.coin() {
-        b.set_int("onesided", i64::from(onesided));
-    }
+    // Always written: the text's default is 1, and the onnx package infers shapes as if it were 0.
+    b.set_int("onesided", i64::from(onesided));
     let bins = if onesided { length / 2 + 1 } else { length };
     b.accumulate(length * 2);
     b.output(dtype, [x.shape[0], (size - length) / step + 1, bins, Term::constant(2)]);
