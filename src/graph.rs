@@ -118,6 +118,7 @@ impl Graph {
         });
         let domain = match leaf.domain {
             Domain::Index(bound) => Domain::Index(self.size(bound)),
+            Domain::Between(low, high) => Domain::Between(low, self.size(high)),
             Domain::Any => Domain::Any,
             Domain::NonZero => Domain::NonZero,
             Domain::Range(low, high) => Domain::Range(low, high),
@@ -149,6 +150,7 @@ impl Graph {
             Attribute::Float(value) => Attribute::Float(*value),
             Attribute::Floats(values) => Attribute::Floats(values.clone()),
             Attribute::Text(value) => Attribute::Text(value.clone()),
+            Attribute::Texts(values) => Attribute::Texts(values.clone()),
         };
         model.nodes.push(model::Node {
             spec: operator.spec,

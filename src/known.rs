@@ -69,6 +69,8 @@ pub struct Pattern {
     pub first_broadcast: Option<bool>,
     /// One of these attributes is left out.
     pub attributes_absent: Option<Vec<String>>,
+    /// One of these attributes is written.
+    pub attributes_present: Option<Vec<String>>,
     /// Some dimension of the second operand is shorter than that of the first, other than along the attribute `axis`.
     pub second_shorter_off_axis: Option<bool>,
     /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
@@ -259,6 +261,10 @@ impl Pattern {
                 .attributes_absent
                 .as_ref()
                 .is_none_or(|names| names.iter().any(|name| node.attributes.iter().all(|(written, _)| written != name)))
+            && self
+                .attributes_present
+                .as_ref()
+                .is_none_or(|names| names.iter().any(|name| node.attributes.iter().any(|(written, _)| written == name)))
             && self.outputs.is_none_or(|count| node.outputs.len() == count)
             && self.with.iter().all(|wanted| wanted.fits(model, node))
             && self.second_shorter_off_axis.is_none_or(|wanted| second_shorter_off_axis(model, node) == wanted)
@@ -361,6 +367,7 @@ fn has(node: &Node, name: &str, values: &[toml::Value]) -> bool {
         Attribute::Int(value) => integer(*value),
         Attribute::Ints(list) => list.iter().any(|&value| integer(value)),
         Attribute::Text(text) => values.iter().any(|value| value.as_str() == Some(text)),
+        Attribute::Texts(list) => list.iter().any(|text| values.iter().any(|value| value.as_str() == Some(text))),
         Attribute::Float(_) | Attribute::Floats(_) => false,
     }
 }

@@ -77,6 +77,10 @@ fn export_attribute(name: &str, value: &Attribute<i64>) -> AttributeProto {
             attribute.s = Some(value.clone().into_bytes());
             AttributeType::String
         }
+        Attribute::Texts(values) => {
+            attribute.strings = values.iter().map(|value| value.clone().into_bytes()).collect();
+            AttributeType::Strings
+        }
     };
     attribute.set_type(kind);
     attribute

@@ -7,8 +7,10 @@ use crate::swarm::Swarm;
 use std::sync::LazyLock;
 
 pub mod activation;
+mod ball;
 pub mod blocks;
 pub mod cast;
+mod cells;
 pub mod common;
 pub mod conv;
 pub mod division;
@@ -23,6 +25,7 @@ pub mod movement;
 pub mod norm;
 pub mod order;
 pub mod pool;
+pub mod recurrent;
 pub mod reduce;
 pub mod resize;
 pub mod rounding;
@@ -42,6 +45,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Convolutions", conv::TABLE),
     ("Pools", pool::TABLE),
     ("Matrix products", matmul::TABLE),
+    ("Recurrent layers", recurrent::TABLE),
     ("Resizing", resize::TABLE),
     ("Blocks of pixels", blocks::TABLE),
     ("Shapes and movement", movement::TABLE),

@@ -154,6 +154,8 @@ pub enum Domain<T = Term> {
     Any,
     /// Integers in `-bound..bound`: an index into a dimension of that size.
     Index(T),
+    /// Integers from the first to the second, both included: a length or a position within a dimension.
+    Between(i64, T),
     /// Integers other than 0.
     NonZero,
     /// Within the closed interval.
@@ -168,6 +170,7 @@ pub enum Attribute<I> {
     Float(f32),
     Floats(Vec<f32>),
     Text(String),
+    Texts(Vec<String>),
 }
 
 /// Where an operand comes from.

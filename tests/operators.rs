@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 const CASES: u64 = 300;
 
 fn grow(spec: &'static OpSpec, input: &Input) -> Graph {
-    let swarm = Swarm { focus: Focus::NONE, ..Swarm::new(&input.header) };
+    let swarm = Swarm::new(&input.header);
+    let swarm = Swarm { focus: Focus::NONE, opset: swarm.opset.max(spec.since), ..swarm };
     graph::grow_with(&swarm, &input.records, |_| spec)
 }
 

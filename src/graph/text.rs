@@ -80,6 +80,7 @@ impl fmt::Display for Attribute<i64> {
             Attribute::Float(value) => write!(f, "{value:?}"),
             Attribute::Floats(values) => write!(f, "{values:?}"),
             Attribute::Text(value) => write!(f, "{value:?}"),
+            Attribute::Texts(values) => write!(f, "{values:?}"),
         }
     }
 }

@@ -156,6 +156,10 @@ fn attribute(node: &NodeProto, proto: &AttributeProto) -> Result<Attribute<i64>,
         AttributeType::String => {
             Attribute::Text(String::from_utf8(proto.s.clone().unwrap_or_default()).map_err(|_| unreadable())?)
         }
+        AttributeType::Strings => {
+            let texts: Result<_, _> = proto.strings.iter().cloned().map(String::from_utf8).collect();
+            Attribute::Texts(texts.map_err(|_| unreadable())?)
+        }
         _ => return Err(unreadable()),
     })
 }

@@ -218,6 +218,10 @@ impl<'a> Builder<'a> {
         self.set(name, Attribute::Text(value.to_owned()));
     }
 
+    pub fn set_texts(&mut self, name: &'static str, values: &[&str]) {
+        self.set(name, Attribute::Texts(values.iter().map(|&value| value.to_owned()).collect()));
+    }
+
     // ---- outputs -------------------------------------------------------------------------------------------
 
     /// One more output.
