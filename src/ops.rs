@@ -13,8 +13,10 @@ pub mod cast;
 mod cells;
 pub mod common;
 pub mod conv;
+pub mod cumulative;
 pub mod division;
 pub mod functions;
+pub mod group_norm;
 pub mod indexing;
 mod interpolate;
 pub mod joining;
@@ -28,9 +30,11 @@ pub mod pool;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
+pub mod rotary;
 pub mod rounding;
 pub mod scatter;
 pub mod slicing;
+pub mod smooth;
 pub mod softmax;
 mod windows;
 
@@ -40,6 +44,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Division and powers", division::TABLE),
     ("Elementwise functions", functions::TABLE),
     ("Activations", activation::TABLE),
+    ("Smooth activations", smooth::TABLE),
     ("Comparisons and logic", logic::TABLE),
     ("Conversions and copies", cast::TABLE),
     ("Convolutions", conv::TABLE),
@@ -55,8 +60,11 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Scattering", scatter::TABLE),
     ("Order", order::TABLE),
     ("Reductions", reduce::TABLE),
+    ("Running sums and products", cumulative::TABLE),
     ("Softmax and its kin", softmax::TABLE),
     ("Normalisation", norm::TABLE),
+    ("Normalisation by groups and roots", group_norm::TABLE),
+    ("Attention", &[&rotary::ROTARY_EMBEDDING]),
 ];
 
 /// Every operator, by ascending code.

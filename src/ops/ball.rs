@@ -199,11 +199,16 @@ impl Ball {
         ball.rounded(&size, ulps)
     }
 
+    /// With a radius greater by `error`.
+    pub fn widened(self, error: &Tensor) -> Balled {
+        let radius = self.radius.map(|radius| radius.f_add(&error.f_abs()?)).transpose()?;
+        Ok(Ball { value: self.value, radius, dtype: self.dtype })
+    }
+
     /// With the rounding of intermediate results as large as `magnitude`, `ulps` times.
     pub fn rounded(self, magnitude: &Tensor, ulps: f64) -> Balled {
-        let more = |radius: Tensor| radius.f_add(&(magnitude.f_abs()? * (ulps * self.dtype.unit_roundoff())));
-        let radius = self.radius.map(more).transpose()?;
-        Ok(Ball { value: self.value, radius, dtype: self.dtype })
+        let error = magnitude * (ulps * self.dtype.unit_roundoff());
+        self.widened(&error)
     }
 
     /// In another type from here on.
