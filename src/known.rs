@@ -108,6 +108,8 @@ pub struct OperandPattern {
     pub ranks: Option<Vec<usize>>,
     /// An operand that is left out is empty.
     pub empty: Option<bool>,
+    /// An axis, counted from the end when negative, and its size.
+    pub size: Option<(i64, usize)>,
     /// No graph input contributes to it, so that a compiler knows it.
     pub constant: Option<bool>,
     /// It is a constant that the specification fixed, and has an element below 0.
@@ -284,7 +286,7 @@ impl OperandPattern {
     fn fits_at(&self, model: &Model, node: &Node, index: usize) -> bool {
         let Some(index) = node.operands.get(index).copied().flatten() else {
             let content = self.negative.or(self.unordered_axes).or(self.constant);
-            let describes = self.dtypes.is_some() || self.ranks.is_some() || content.is_some();
+            let describes = self.dtypes.is_some() || self.ranks.is_some() || self.size.is_some() || content.is_some();
             return self.present != Some(true) && !describes && self.empty != Some(false);
         };
         let value = &model.values[index];
@@ -292,10 +294,17 @@ impl OperandPattern {
             && self.dtypes.as_ref().is_none_or(|names| names.iter().any(|name| name == value.dtype.name()))
             && self.ranks.as_ref().is_none_or(|ranks| ranks.contains(&value.shape.len()))
             && self.empty.is_none_or(|empty| value.is_empty() == empty)
+            && self.size.is_none_or(|(axis, size)| size_of(&value.shape, axis) == Some(size))
             && self.constant.is_none_or(|constant| is_constant(model, index) == constant)
             && self.negative.is_none_or(|negative| has_negative(model, index) == negative)
             && self.unordered_axes.is_none_or(|unordered| has_unordered_axes(model, node, index) == unordered)
     }
+}
+
+/// The size of an axis that may be counted from the end.
+fn size_of(shape: &[usize], axis: i64) -> Option<usize> {
+    let from_front = if axis < 0 { axis + shape.len() as i64 } else { axis };
+    usize::try_from(from_front).ok().and_then(|axis| shape.get(axis).copied())
 }
 
 fn is_constant(model: &Model, value: usize) -> bool {

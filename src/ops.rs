@@ -7,6 +7,7 @@ use crate::swarm::Swarm;
 use std::sync::LazyLock;
 
 pub mod activation;
+pub mod attention;
 mod ball;
 pub mod blocks;
 pub mod cast;
@@ -30,9 +31,10 @@ pub mod pool;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
-pub mod rotary;
+mod rotary;
 pub mod rounding;
 pub mod scatter;
+mod scores;
 pub mod slicing;
 pub mod smooth;
 pub mod softmax;
@@ -64,7 +66,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Softmax and its kin", softmax::TABLE),
     ("Normalisation", norm::TABLE),
     ("Normalisation by groups and roots", group_norm::TABLE),
-    ("Attention", &[&rotary::ROTARY_EMBEDDING]),
+    ("Attention", attention::TABLE),
 ];
 
 /// Every operator, by ascending code.

@@ -36,6 +36,8 @@ pub enum Error {
     AttributeKind { operator: String, attribute: String },
     #[error("the operator {operator} uses `{value}`, which nothing before it defines")]
     Undefined { operator: String, value: String },
+    #[error("the operator {0} leaves out an output before one that it has")]
+    AbsentOutput(String),
     #[error("the type of `{0}` is not declared")]
     Untyped(String),
 }
@@ -123,8 +125,12 @@ impl Importer {
         let operands = node.input.iter().map(operand).collect::<Result<_, _>>()?;
         let attribute = |proto: &AttributeProto| Ok((Cow::Owned(proto.name.clone()), attribute(node, proto)?));
         let attributes = node.attribute.iter().map(attribute).collect::<Result<_, Error>>()?;
+        let written = node.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        if node.output[..written].iter().any(String::is_empty) {
+            return Err(Error::AbsentOutput(operator(node)));
+        }
         let mut outputs = Vec::new();
-        for name in node.output.iter().filter(|name| !name.is_empty()) {
+        for name in &node.output[..written] {
             let ty = self.types.get(name).cloned().ok_or_else(|| Error::Untyped(name.clone()))?;
             outputs.push(self.define(ty));
         }

@@ -4,7 +4,7 @@
 use super::rounding::{REACH, defined, error_of, gamma, underflow, unless, unless_overflow};
 use crate::dtype::DType;
 use crate::spec::{Args, Outputs};
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 /// Values, and the radius around each; rounded in `dtype`.
 pub struct Ball {
@@ -226,6 +226,44 @@ impl Ball {
             None => None,
         };
         Ok(Ball { value, radius, dtype: self.dtype })
+    }
+
+    /// Certainly `filling` where `condition` holds.
+    pub fn filled(&self, condition: &Tensor, filling: f64) -> Balled {
+        let value = self.value.f_masked_fill(&condition, filling)?;
+        let radius = self.radius.as_ref().map(|radius| radius.f_masked_fill(&condition, 0.0)).transpose()?;
+        Ok(Ball { value, radius, dtype: self.dtype })
+    }
+
+    /// With `count` further elements at the end of the last axis, certainly `filling`.
+    pub fn padded(&self, count: i64, filling: f64) -> Balled {
+        let mut size = self.value.size();
+        *size.last_mut().expect("a mask has an axis") = count;
+        let options = (self.value.kind(), self.value.device());
+        let more = Tensor::f_full(&size, filling, options)?;
+        let radius = self.radius.as_ref().map(|_| more.f_zeros_like()).transpose()?;
+        let more = Ball { value: more, radius, dtype: self.dtype };
+        Ball::joined(&[self.copy(), more], |parts| Tensor::f_cat(parts, -1))
+    }
+
+    /// Softmax along the last axis, where minus infinity has the weight 0, also if there is nothing else.
+    pub fn softmax(&self) -> Balled {
+        let masked = self.value.f_eq(f64::NEG_INFINITY)?;
+        let most = self.value.f_amax([-1], true)?;
+        let most = most.f_masked_fill(&most.f_eq(f64::NEG_INFINITY)?, 0.0)?;
+        let exponentials = (&self.value - &most).f_exp()?.f_masked_fill(&masked, 0.0)?;
+        let sum = exponentials.f_sum_dim_intlist([-1].as_slice(), true, self.value.kind())?;
+        let value = exponentials.f_div(&sum.f_masked_fill(&sum.f_eq(0.0)?, 1.0)?)?;
+        let Some(radius) = &self.radius else { return Ok(Ball { value, radius: None, dtype: self.dtype }) };
+        // How far off each exponent may be, and the mean of it weighted with the results.
+        let size = self.value.f_masked_fill(&masked, 0.0)?.f_abs()? + most.f_abs()?;
+        let share = (radius + size * (2.0 * self.dtype.unit_roundoff())).f_masked_fill(&masked, 0.0)?;
+        let mean = (&value * &share).f_sum_dim_intlist([-1].as_slice(), true, Kind::Double)?;
+        let count = value.size_dim(-1) as f64;
+        let rounding = gamma(count + 8.0, self.dtype);
+        let error = &value * (share + mean).f_expm1()? + &value * rounding + underflow(self.dtype);
+        let radius = error.f_masked_fill(&masked, 0.0)?;
+        Ok(Ball { value, radius: Some(defined(radius)?), dtype: self.dtype })
     }
 
     /// Unbounded where `value` is so near to `step` that a legal evaluation may be on its other side.

@@ -121,3 +121,22 @@ fn rms(o: &Operands) -> Balled {
     let mean_square = x.mul(&x)?.mean(&axes)?.affine(1.0, a.float("epsilon", 1e-5))?;
     x.mul(&mean_square.reciprocal_root()?)?.cast(a.output_dtypes[0])?.mul(&o.ball(1)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::common::testing::{assert_near, eval_all, ramp};
+    use super::*;
+    use crate::dtype::DType::F32;
+    use crate::spec::Attribute::Int;
+
+    // Numbers of the reference implementation in the onnx package.
+    #[test]
+    fn examples_of_onnx() {
+        let rms = eval_all(&RMS, &[ramp(&[2, 3], -0.5), ramp(&[3], 0.5)], &[], &[F32]);
+        assert_near(&rms[0], &[-0.612_354, -0.587_86, -0.514_377, -0.774_364, -0.464_619, 0.0]);
+        let operands = [ramp(&[1, 4, 2], -0.5), ramp(&[4], 0.5), ramp(&[4], -0.5)];
+        let group = eval_all(&GROUP, &operands, &[("num_groups", Int(2))], &[F32]);
+        let expected = [-1.170_552, -0.723_517, -0.131_779, 0.404_663, -0.223_172, 0.084_138, 0.590_226, -1.517_044];
+        assert_near(&group[0], &expected);
+    }
+}

@@ -273,3 +273,69 @@ impl Order {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::common::testing::{assert_near, eval_all, ramp};
+    use super::*;
+    use crate::dtype::DType::F32;
+    use crate::spec::Attribute::{Float, Int, Text, Texts};
+    use crate::tensor::TensorData;
+
+    // Numbers of the reference implementation in the onnx package.
+    #[test]
+    fn examples_of_onnx() {
+        let operands = |gates: usize| {
+            vec![
+                ramp(&[2, 1, 2], -0.5),
+                ramp(&[1, gates * 2, 2], -0.5),
+                ramp(&[1, gates * 2, 2], -0.2),
+                ramp(&[1, gates * 4], -0.5),
+            ]
+        };
+        let reverse = [("direction", Text("reverse".to_owned()))];
+        let rnn = eval_all(&RNN, &operands(1), &reverse, &[F32, F32]);
+        assert_near(&rnn[0], &[-0.238_429, -0.391_711, -0.515_359, -0.438_199]);
+        assert_near(&rnn[1], &[-0.238_429, -0.391_711]);
+        let gru = eval_all(&GRU, &operands(3), &[], &[F32]);
+        assert_near(&gru[0], &[0.009_949, 0.026_446, -0.060_555, -0.003_619]);
+        let gru = eval_all(&GRU, &operands(3), &[("linear_before_reset", Int(1))], &[F32]);
+        assert_near(&gru[0], &[0.074_752, 0.065_054, 0.038_279, 0.053_628]);
+    }
+
+    #[test]
+    fn lstm_goes_both_ways() {
+        let operands = [
+            ramp(&[2, 1, 2], -0.5),
+            ramp(&[2, 8, 2], -0.5),
+            ramp(&[2, 8, 2], -0.2),
+            ramp(&[2, 16], -0.5),
+            None,
+            ramp(&[2, 1, 2], -0.5),
+            ramp(&[2, 1, 2], 0.1),
+            ramp(&[2, 6], -0.5),
+        ];
+        let both = [("direction", Text("bidirectional".to_owned()))];
+        let lstm = eval_all(&LSTM, &operands, &both, &[F32; 3]);
+        let sequence = [-0.068_935, -0.006_273, -0.070_589, -0.077_101, -0.100_092, -0.095_237, -0.017_04, -0.020_142];
+        assert_near(&lstm[0], &sequence);
+        assert_near(&lstm[1], &[-0.100_092, -0.095_237, -0.070_589, -0.077_101]);
+        assert_near(&lstm[2], &[-0.256_194, -0.216_402, -0.135_195, -0.126_461]);
+    }
+
+    #[test]
+    fn each_sequence_ends_at_its_length() {
+        let one = |values: &[f64]| Some(TensorData::from_f64(F32, &[1, 1, values.len()], values));
+        let x = TensorData::from_f64(F32, &[3, 2, 1], &[1.0, 10.0, 2.0, 20.0, 4.0, 40.0]);
+        let lengths = TensorData::new(&[2], &[3i32, 2]);
+        let operands = [Some(x), one(&[1.0]), one(&[1.0]), None, Some(lengths)];
+        let linear = Texts(vec!["Affine".to_owned()]);
+        let forward = eval_all(&RNN, &operands, &[("activations", linear.clone())], &[F32, F32]);
+        assert_eq!(forward, [vec![1.0, 10.0, 3.0, 30.0, 7.0, 0.0], vec![7.0, 30.0]]);
+        let reverse = [("activations", linear.clone()), ("direction", Text("reverse".to_owned()))];
+        let reverse = eval_all(&RNN, &operands, &reverse, &[F32, F32]);
+        assert_eq!(reverse, [vec![7.0, 30.0, 6.0, 20.0, 4.0, 0.0], vec![7.0, 30.0]]);
+        let clipped = eval_all(&RNN, &operands, &[("activations", linear), ("clip", Float(5.0))], &[F32, F32]);
+        assert_eq!(clipped[1], [5.0, 5.0]);
+    }
+}
