@@ -129,6 +129,7 @@ impl Graph {
         });
         let domain = match leaf.domain {
             Domain::Index(bound) => Domain::Index(self.size(bound)),
+            Domain::Between(low, high) => Domain::Between(low, self.size(high)),
             Domain::Any => Domain::Any,
             Domain::NonZero => Domain::NonZero,
             Domain::Range(low, high) => Domain::Range(low, high),
@@ -161,6 +162,7 @@ impl Graph {
             Attribute::Floats(values) => Attribute::Floats(values.clone()),
             Attribute::Text(value) => Attribute::Text(value.clone()),
             Attribute::Tensor(value) => Attribute::Tensor(value.clone()),
+            Attribute::Texts(values) => Attribute::Texts(values.clone()),
         };
         model.nodes.push(model::Node {
             spec: operator.spec,

@@ -69,6 +69,8 @@ pub struct Pattern {
     pub first_broadcast: Option<bool>,
     /// One of these attributes is left out.
     pub attributes_absent: Option<Vec<String>>,
+    /// One of these attributes is written.
+    pub attributes_present: Option<Vec<String>>,
     /// Some dimension of the second operand is shorter than that of the first, other than along the attribute `axis`.
     pub second_shorter_off_axis: Option<bool>,
     /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
@@ -106,6 +108,8 @@ pub struct OperandPattern {
     pub ranks: Option<Vec<usize>>,
     /// An operand that is left out is empty.
     pub empty: Option<bool>,
+    /// An axis, counted from the end when negative, and its size.
+    pub size: Option<(i64, usize)>,
     /// No graph input contributes to it, so that a compiler knows it.
     pub constant: Option<bool>,
     /// It is a constant that the specification fixed, and has an element below 0.
@@ -259,6 +263,10 @@ impl Pattern {
                 .attributes_absent
                 .as_ref()
                 .is_none_or(|names| names.iter().any(|name| node.attributes.iter().all(|(written, _)| written != name)))
+            && self
+                .attributes_present
+                .as_ref()
+                .is_none_or(|names| names.iter().any(|name| node.attributes.iter().any(|(written, _)| written == name)))
             && self.outputs.is_none_or(|count| node.outputs.len() == count)
             && self.with.iter().all(|wanted| wanted.fits(model, node))
             && self.second_shorter_off_axis.is_none_or(|wanted| second_shorter_off_axis(model, node) == wanted)
@@ -278,7 +286,7 @@ impl OperandPattern {
     fn fits_at(&self, model: &Model, node: &Node, index: usize) -> bool {
         let Some(index) = node.operands.get(index).copied().flatten() else {
             let content = self.negative.or(self.unordered_axes).or(self.constant);
-            let describes = self.dtypes.is_some() || self.ranks.is_some() || content.is_some();
+            let describes = self.dtypes.is_some() || self.ranks.is_some() || self.size.is_some() || content.is_some();
             return self.present != Some(true) && !describes && self.empty != Some(false);
         };
         let value = &model.values[index];
@@ -286,10 +294,17 @@ impl OperandPattern {
             && self.dtypes.as_ref().is_none_or(|names| names.iter().any(|name| name == value.dtype.name()))
             && self.ranks.as_ref().is_none_or(|ranks| ranks.contains(&value.shape.len()))
             && self.empty.is_none_or(|empty| value.is_empty() == empty)
+            && self.size.is_none_or(|(axis, size)| size_of(&value.shape, axis) == Some(size))
             && self.constant.is_none_or(|constant| is_constant(model, index) == constant)
             && self.negative.is_none_or(|negative| has_negative(model, index) == negative)
             && self.unordered_axes.is_none_or(|unordered| has_unordered_axes(model, node, index) == unordered)
     }
+}
+
+/// The size of an axis that may be counted from the end.
+fn size_of(shape: &[usize], axis: i64) -> Option<usize> {
+    let from_front = if axis < 0 { axis + shape.len() as i64 } else { axis };
+    usize::try_from(from_front).ok().and_then(|axis| shape.get(axis).copied())
 }
 
 fn is_constant(model: &Model, value: usize) -> bool {
@@ -362,6 +377,7 @@ fn has(node: &Node, name: &str, values: &[toml::Value]) -> bool {
         Attribute::Int(value) => integer(*value),
         Attribute::Ints(list) => list.iter().any(|&value| integer(value)),
         Attribute::Text(text) => values.iter().any(|value| value.as_str() == Some(text)),
+        Attribute::Texts(list) => list.iter().any(|text| values.iter().any(|value| value.as_str() == Some(text))),
         Attribute::Float(_) | Attribute::Floats(_) | Attribute::Tensor(_) => false,
     }
 }

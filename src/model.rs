@@ -130,6 +130,7 @@ fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut 
     let spread = 6u64 >> attempt.min(2);
     match domain {
         Domain::Index(bound) => stream.below(2 * bound.max(1) as u64) as f64 - bound as f64,
+        Domain::Between(low, high) => low as f64 + stream.below((high - low + 1).max(1) as u64) as f64,
         Domain::Range(low, high) if dtype.is_float() => low + (high - low) * stream.unit(),
         Domain::Range(low, high) => (low + ((high - low + 1.0) * stream.unit()).floor()).min(high),
         Domain::NonZero => {

@@ -100,6 +100,10 @@ fn export_attribute(name: &str, value: &Attribute<i64>) -> AttributeProto {
             attribute.t = Some(export_tensor("", value));
             AttributeType::Tensor
         }
+        Attribute::Texts(values) => {
+            attribute.strings = values.iter().map(|value| value.clone().into_bytes()).collect();
+            AttributeType::Strings
+        }
     };
     attribute.set_type(kind);
     attribute

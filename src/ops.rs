@@ -9,17 +9,22 @@ use patterns::Pattern;
 use std::sync::LazyLock;
 
 pub mod activation;
+pub mod attention;
+mod ball;
 pub mod blocks;
 pub mod cast;
+mod cells;
 pub mod common;
 pub mod control;
 pub mod conv;
+pub mod cumulative;
 pub mod deform;
 pub mod division;
 pub mod dynamic;
 mod einsum;
 pub mod functions;
 pub mod generators;
+pub mod group_norm;
 pub mod images;
 pub mod indexing;
 mod interpolate;
@@ -33,14 +38,18 @@ pub mod norm;
 pub mod order;
 pub mod patterns;
 pub mod pool;
+pub mod recurrent;
 pub mod reduce;
 pub mod regions;
 pub mod resize;
+mod rotary;
 pub mod rounding;
 pub mod sampling;
 pub mod scatter;
+mod scores;
 pub mod signal;
 pub mod slicing;
+pub mod smooth;
 pub mod softmax;
 mod suppression;
 mod taps;
@@ -53,12 +62,14 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Division and powers", division::TABLE),
     ("Elementwise functions", functions::TABLE),
     ("Activations", activation::TABLE),
+    ("Smooth activations", smooth::TABLE),
     ("Comparisons and logic", logic::TABLE),
     ("Conversions and copies", cast::TABLE),
     ("Convolutions", conv::TABLE),
     ("Pools", pool::TABLE),
     ("Matrix products", matmul::TABLE),
     ("Linear algebra", linear_algebra::TABLE),
+    ("Recurrent layers", recurrent::TABLE),
     ("Resizing", resize::TABLE),
     ("Sampling by grids", sampling::TABLE),
     ("Regions of images", regions::TABLE),
@@ -74,10 +85,13 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Scattering", scatter::TABLE),
     ("Order", order::TABLE),
     ("Reductions", reduce::TABLE),
+    ("Running sums and products", cumulative::TABLE),
     ("Softmax and its kin", softmax::TABLE),
     ("Normalisation", norm::TABLE),
     ("Generators", generators::TABLE),
     ("Shapes that depend on data", dynamic::TABLE),
+    ("Normalisation by groups and roots", group_norm::TABLE),
+    ("Attention", attention::TABLE),
 ];
 
 /// Every operator, by ascending code.

@@ -157,6 +157,8 @@ pub enum Domain<T = Term> {
     Any,
     /// Integers in `-bound..bound`: an index into a dimension of that size.
     Index(T),
+    /// Integers from the first to the second, both included: a length or a position within a dimension.
+    Between(i64, T),
     /// Integers other than 0.
     NonZero,
     /// Within the closed interval.
@@ -172,6 +174,7 @@ pub enum Attribute<I> {
     Floats(Vec<f32>),
     Text(String),
     Tensor(TensorData),
+    Texts(Vec<String>),
 }
 
 /// Where an operand comes from.

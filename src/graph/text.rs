@@ -99,6 +99,7 @@ impl fmt::Display for Attribute<i64> {
             Attribute::Floats(values) => write!(f, "{values:?}"),
             Attribute::Text(value) => write!(f, "{value:?}"),
             Attribute::Tensor(value) => write!(f, "{value:?}"),
+            Attribute::Texts(values) => write!(f, "{values:?}"),
         }
     }
 }

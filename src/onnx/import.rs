@@ -36,6 +36,8 @@ pub enum Error {
     AttributeKind { operator: String, attribute: String },
     #[error("the operator {operator} uses `{value}`, which nothing before it defines")]
     Undefined { operator: String, value: String },
+    #[error("the operator {0} leaves out an output before one that it has")]
+    AbsentOutput(String),
     #[error("the type of `{0}` is not declared")]
     Untyped(String),
 }
@@ -123,8 +125,12 @@ impl Importer {
         let operands = node.input.iter().map(operand).collect::<Result<_, _>>()?;
         let attribute = |proto: &AttributeProto| Ok((Cow::Owned(proto.name.clone()), attribute(node, proto)?));
         let attributes = node.attribute.iter().map(attribute).collect::<Result<_, Error>>()?;
+        let written = node.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        if node.output[..written].iter().any(String::is_empty) {
+            return Err(Error::AbsentOutput(operator(node)));
+        }
         let mut outputs = Vec::new();
-        for name in node.output.iter().filter(|name| !name.is_empty()) {
+        for name in &node.output[..written] {
             let ty = self.types.get(name).cloned().ok_or_else(|| Error::Untyped(name.clone()))?;
             outputs.push(self.define(ty));
         }
@@ -157,6 +163,10 @@ fn attribute(node: &NodeProto, proto: &AttributeProto) -> Result<Attribute<i64>,
             Attribute::Text(String::from_utf8(proto.s.clone().unwrap_or_default()).map_err(|_| unreadable())?)
         }
         AttributeType::Tensor => Attribute::Tensor(tensor_data(proto.t.as_ref().ok_or_else(unreadable)?)?),
+        AttributeType::Strings => {
+            let texts: Result<_, _> = proto.strings.iter().cloned().map(String::from_utf8).collect();
+            Attribute::Texts(texts.map_err(|_| unreadable())?)
+        }
         _ => return Err(unreadable()),
     })
 }

@@ -219,7 +219,7 @@ pub const SHRINK: OpSpec = OpSpec {
 };
 
 /// One operand and float attributes, each with its possible values.
-fn build_with(b: &mut Builder, attributes: &[(&'static str, &[f32])]) -> Result<(), Skip> {
+pub(super) fn build_with(b: &mut Builder, attributes: &[(&'static str, &[f32])]) -> Result<(), Skip> {
     let x = b.input(b.dtypes(), ANY_RANK)?;
     for (name, values) in attributes {
         float_attribute(b, name, values);

@@ -139,22 +139,37 @@ pub mod testing {
         attributes: &[(&'static str, Attribute<i64>)],
         output: DType,
     ) -> Vec<f64> {
-        let tensor = |(dtype, values): &(DType, &[f64])| {
-            reference::to_tensor(&TensorData::from_f64(*dtype, &[values.len()], values), false)
-        };
+        let tensor = |(dtype, values): &(DType, &[f64])| Some(TensorData::from_f64(*dtype, &[values.len()], values));
+        eval_all(spec, &operands.iter().map(tensor).collect::<Vec<_>>(), attributes, &[output]).swap_remove(0)
+    }
+
+    /// All outputs of an operator, of the types `outputs`, on operands of any shape that may be absent.
+    pub fn eval_all(
+        spec: &OpSpec,
+        operands: &[Option<TensorData>],
+        attributes: &[(&'static str, Attribute<i64>)],
+        outputs: &[DType],
+    ) -> Vec<Vec<f64>> {
         let attributes: Vec<_> = attributes.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())).collect();
         let args = Args {
-            operands: operands.iter().map(tensor).map(Some).collect(),
-            operand_dtypes: operands.iter().map(|(dtype, _)| Some(*dtype)).collect(),
+            operands: operands.iter().map(|x| x.as_ref().map(|x| reference::to_tensor(x, false))).collect(),
+            operand_dtypes: operands.iter().map(|x| x.as_ref().map(|x| x.dtype)).collect(),
             attributes: &attributes,
             opset: crate::limits::NEWEST_OPSET,
-            output_dtypes: vec![output],
+            output_dtypes: outputs.to_vec(),
             wide: false,
             accumulate: None,
         };
-        let outputs = (spec.eval)(&args).expect("the operands are legal");
-        assert_eq!(outputs[0].kind(), args.output_kind(0));
-        reference::to_data(&outputs[0], output).to_f64()
+        let results = (spec.eval)(&args).expect("the operands are legal");
+        assert_eq!(results.len(), outputs.len());
+        results.iter().for_each(|result| assert_eq!(result.kind(), args.output_kind(0)));
+        results.iter().zip(outputs).map(|(result, &dtype)| reference::to_data(result, dtype).to_f64()).collect()
+    }
+
+    /// An f32 operand whose elements go up from `start` in steps of 0.1, and start again after seven.
+    pub fn ramp(shape: &[usize], start: f64) -> Option<TensorData> {
+        let values: Vec<f64> = (0..shape.iter().product()).map(|i: usize| start + 0.1 * (i % 7) as f64).collect();
+        Some(TensorData::from_f64(DType::F32, shape, &values))
     }
 
     /// Asserts that two lists are equal to about the precision of f32.

@@ -13,7 +13,7 @@ use tch::{Kind, TchError, Tensor};
 pub const TABLE: &[&OpSpec] = &[&BATCH, &LAYER, &INSTANCE, &MEAN_VARIANCE, &LP];
 
 /// The attribute `epsilon`, sometimes left out at its default.
-fn set_epsilon(b: &mut Builder) {
+pub(super) fn set_epsilon(b: &mut Builder) {
     let epsilon = b.one_of(&[1e-5, 1e-3, 1e-2, 0.1, 1e-5]);
     if epsilon != 1e-5 || b.coin() {
         b.set_float("epsilon", epsilon);
@@ -21,7 +21,7 @@ fn set_epsilon(b: &mut Builder) {
 }
 
 /// The shape that lays one value per channel along axis 1.
-fn per_channel(rank: usize) -> Vec<i64> {
+pub(super) fn per_channel(rank: usize) -> Vec<i64> {
     (0..rank).map(|axis| if axis == 1 { -1 } else { 1 }).collect()
 }
 
@@ -100,23 +100,23 @@ fn mean(x: &Tensor, axes: &[i64]) -> Result<Tensor, TchError> {
 }
 
 /// `x` minus its mean along `axes`, and its variance there.
-fn centred(x: &Tensor, axes: &[i64]) -> Result<(Tensor, Tensor), TchError> {
+pub(super) fn centred(x: &Tensor, axes: &[i64]) -> Result<(Tensor, Tensor), TchError> {
     let centred = x.f_sub(&mean(x, axes)?)?;
     let variance = mean(&centred.f_square()?, axes)?;
     Ok((centred, variance))
 }
 
 /// What normalised elements are, without scale and shift, and how far off they may be.
-struct Normalized {
-    value: Tensor,
-    error: Tensor,
+pub(super) struct Normalized {
+    pub value: Tensor,
+    pub error: Tensor,
     /// What is lost when scale and shift are worked out first, for a scale of 1.
-    folding: Tensor,
+    pub folding: Tensor,
 }
 
 /// `(x - mean) / sqrt(variance + epsilon)` along `axes` by any way of computing the variance, also by the mean of
 /// squares minus the squared mean. Statistics are rounded as `inner`, elements as `outer`.
-fn normalized(
+pub(super) fn normalized(
     x: &Tensor,
     error: &Tensor,
     axes: &[i64],
@@ -145,7 +145,7 @@ fn normalized(
 }
 
 /// The error of `normalized * scale + bias`.
-fn affine_errors(
+pub(super) fn affine_errors(
     normalized: Normalized,
     [scale, scale_error]: [&Tensor; 2],
     bias: Option<[&Tensor; 2]>,
@@ -213,7 +213,7 @@ fn layer_axes(a: &Args) -> Vec<i64> {
 }
 
 /// A shape that broadcasts to `shape` with a 1 in it.
-fn broadcast_weight(b: &mut Builder, shape: &[Term]) -> Vec<Term> {
+pub(super) fn broadcast_weight(b: &mut Builder, shape: &[Term]) -> Vec<Term> {
     let mut shape = shape.to_vec();
     let at = b.below(shape.len());
     shape[at] = Term::constant(1);

@@ -5,13 +5,12 @@ use super::movement::axes_of;
 use super::order::keep_dims;
 use super::rounding::{defined, error_of, gamma, underflow, unless_overflow};
 use crate::dtype::{ANY, DType, DTypes, FLOATS, INDICES, INTS, NUMBERS};
-use crate::limits::{EXACT, MAX_RANK};
+use crate::limits::EXACT;
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
 use tch::{Kind, TchError, Tensor};
 
-pub const TABLE: &[&OpSpec] =
-    &[&SUM, &MEAN, &MAX, &MIN, &PROD, &L1, &L2, &SUM_SQUARE, &LOG_SUM, &LOG_SUM_EXP, &CUM_SUM];
+pub const TABLE: &[&OpSpec] = &[&SUM, &MEAN, &MAX, &MIN, &PROD, &L1, &L2, &SUM_SQUARE, &LOG_SUM, &LOG_SUM_EXP];
 
 /// What ONNX allows for most reductions, without the narrow integers.
 const SUMMED: DTypes = FLOATS.or(INDICES);
@@ -377,48 +376,4 @@ pub const LOG_SUM_EXP: OpSpec = OpSpec {
     }),
     eval: |a| of_floats(a, |x| x.f_logsumexp([-1], false)),
     ..OF_FLOATS
-};
-
-/// ONNX CumSum, opset 11.
-pub const CUM_SUM: OpSpec = OpSpec {
-    code: 0xba,
-    name: "CumSum",
-    since: 11,
-    dtypes: SUMMED,
-    doc: "The running sum along an axis, from either end, with or without the element itself.",
-    numerics: Numerics::Accumulated,
-    build: |b| {
-        let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
-        let axis = b.axis(x.rank());
-        let dtype = b.one_of(&[DType::I64, DType::I32]);
-        let written = b.signed_axis(axis, x.rank());
-        b.constant_scalar(dtype, written);
-        for name in ["exclusive", "reverse"] {
-            let set = b.coin();
-            if set || b.coin() {
-                b.set_int(name, i64::from(set));
-            }
-        }
-        b.accumulate(x.shape[axis]);
-        b.output(x.dtype, x.shape);
-        Ok(())
-    },
-    eval: |a| {
-        let axis = a.list(1).and_then(|axis| axis.first().copied()).unwrap_or(0);
-        let axis = Args::from_front(axis, a.rank(0));
-        let reversed = a.int("reverse", 0) != 0;
-        let mut x = a.x(0).shallow_clone();
-        if reversed {
-            x = x.f_flip([axis])?;
-        }
-        let size = x.size()[axis as usize];
-        if a.int("exclusive", 0) != 0 && size > 0 {
-            let zero = x.f_narrow(axis, 0, 1)?.f_zeros_like()?;
-            x = Tensor::f_cat(&[zero, x.f_narrow(axis, 0, size - 1)?], axis)?;
-        }
-        let y = x.f_cumsum(axis, a.output_kind(0))?;
-        one(if reversed { y.f_flip([axis]) } else { Ok(y) })
-    },
-    can_overflow: true,
-    ..OpSpec::BASE
 };

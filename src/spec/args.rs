@@ -131,6 +131,22 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// A list of floats; empty when the attribute is absent.
+    pub fn floats(&self, name: &str) -> &'a [f32] {
+        match self.attribute(name) {
+            Some(Attribute::Floats(values)) => values,
+            _ => &[],
+        }
+    }
+
+    /// A list of texts; `None` when the attribute is absent.
+    pub fn texts(&self, name: &str) -> Option<&'a [String]> {
+        match self.attribute(name) {
+            Some(Attribute::Texts(values)) => Some(values),
+            _ => None,
+        }
+    }
+
     /// `axis` counted from the front, for a tensor of rank `rank`.
     pub fn from_front(axis: i64, rank: usize) -> i64 {
         if axis < 0 { axis + rank as i64 } else { axis }

@@ -232,6 +232,10 @@ impl<'a> Builder<'a> {
         self.set(name, Attribute::Tensor(value));
     }
 
+    pub fn set_texts(&mut self, name: &'static str, values: &[&str]) {
+        self.set(name, Attribute::Texts(values.iter().map(|&value| value.to_owned()).collect()));
+    }
+
     // ---- outputs -------------------------------------------------------------------------------------------
 
     /// One more output.
