@@ -69,8 +69,9 @@ fn written(model: &Model, data: &LeafData) -> Written {
 fn import_reads_what_export_writes() {
     for seed in 0..300 {
         let (mut model, data) = sampled(generate(seed));
-        // Control flow is read back by nobody: the flat model is what counts.
+        // Control flow is read back by nobody, and neither are sizes from symbols: the flat model is what counts.
         model.regions.clear();
+        model.symbolic = false;
         let proto = onnx::decode(&onnx::encode(&model, &data)).unwrap();
         // Types inside the graph are not written: a backend must infer them.
         let types = model.values.iter().map(|value| (value.name.clone(), value.clone())).collect();
