@@ -2,7 +2,7 @@
 
 use crate::backend::{Failure, Level};
 use crate::dtype::DType;
-use crate::model::{Model, Node};
+use crate::model::{Control, Model, Node, Region};
 use crate::oracle::{Kind, Wrong};
 use crate::spec::{Attribute, Role};
 use crate::tensor::TensorData;
@@ -34,6 +34,9 @@ pub struct Issue {
     pub link: Option<String>,
     /// What is wrong, with the sentence of the standard that says so.
     pub reason: String,
+    /// Only in models with symbolic sizes.
+    #[serde(default)]
+    pub symbolic: bool,
     /// The backend would take the whole process with it: it is not run at all on models with the pattern.
     #[serde(default)]
     pub fatal: bool,
@@ -54,6 +57,12 @@ pub struct Pattern {
     pub ranks: Option<Vec<usize>>,
     /// The element type of the first output.
     pub output_dtypes: Option<Vec<String>>,
+    /// The rank of the first output.
+    pub output_ranks: Option<Vec<usize>>,
+    /// The node is in the body of an operator of this type: If, Loop or Scan.
+    pub inside: Option<String>,
+    /// The node is in the branch of an If for this condition.
+    pub taken: Option<bool>,
     /// Some operand or output has no elements.
     pub empty: Option<bool>,
     /// Broadcasting gives the output more dimensions than the first operand has.
@@ -79,6 +88,11 @@ pub struct Pattern {
     /// Integer attributes none of whose elements may have one of these values; an absent one fits.
     #[serde(default)]
     pub attributes_not: BTreeMap<String, Vec<toml::Value>>,
+    /// Text attributes with this part.
+    #[serde(default)]
+    pub attributes_containing: BTreeMap<String, String>,
+    /// A term of the attribute `equation` has the same label twice: a diagonal.
+    pub repeated_label: Option<bool>,
 }
 
 /// One name or several.
@@ -220,6 +234,9 @@ impl Issue {
     /// Whether the pattern occurs in the model.
     pub fn fits(&self, model: &Model) -> bool {
         let Some((first, rest)) = self.chain.split_first() else { return false };
+        if self.symbolic && !model.symbolic {
+            return false;
+        }
         let mut reached: Vec<&Node> = model.nodes.iter().filter(|node| first.fits(model, node)).collect();
         for pattern in rest {
             let before: Vec<usize> = reached.iter().flat_map(|node| node.outputs.iter().copied()).collect();
@@ -249,6 +266,15 @@ impl Pattern {
             && dtype_fits(&self.dtypes, first.map(|value| value.dtype))
             && dtype_fits(&self.output_dtypes, node.outputs.first().map(|&value| model.values[value].dtype))
             && self.ranks.as_ref().is_none_or(|ranks| first.is_some_and(|value| ranks.contains(&value.shape.len())))
+            && self.output_ranks.as_ref().is_none_or(|ranks| {
+                node.outputs.first().is_some_and(|&output| ranks.contains(&model.values[output].shape.len()))
+            })
+            && (self.inside.is_none()
+                || region(model, node).is_some_and(|it| self.inside.as_deref() == Some(it.operator())))
+            && self.taken.is_none_or(|wanted| {
+                let branch = region(model, node).map(|region| &region.control);
+                matches!(branch, Some(Control::If { taken, .. }) if *taken == wanted)
+            })
             && self.empty.is_none_or(|empty| all().any(|value| value.is_empty()) == empty)
             && self.output_rank_grows.is_none_or(|wanted| {
                 let output = &model.values[node.outputs[0]];
@@ -272,6 +298,13 @@ impl Pattern {
             && self.second_shorter_off_axis.is_none_or(|wanted| second_shorter_off_axis(model, node) == wanted)
             && self.attributes.iter().all(|(name, values)| has(node, name, values))
             && self.attributes_not.iter().all(|(name, values)| !has(node, name, values))
+            && self
+                .attributes_containing
+                .iter()
+                .all(|(name, part)| text(node, name).is_some_and(|it| it.contains(part)))
+            && self.repeated_label.is_none_or(|wanted| {
+                text(node, "equation").is_some_and(|equation| equation.split([',', '-', '>']).any(repeats) == wanted)
+            })
     }
 }
 
@@ -365,8 +398,32 @@ fn downstream(model: &Model, mut values: Vec<usize>) -> Vec<usize> {
 fn contributing(model: &Model, value: usize) -> Model {
     let found = upstream(model, value);
     let mut part = model.clone();
-    part.nodes.retain(|node| node.outputs.iter().any(|&output| found[output]));
+    let kept = |node: &Node| node.outputs.iter().any(|&output| found[output]);
+    let before = |index: usize| model.nodes[..index].iter().filter(|node| kept(node)).count();
+    // Of a region only its place and its operator are asked for.
+    part.regions.iter_mut().for_each(|region| region.nodes = before(region.nodes.start)..before(region.nodes.end));
+    part.nodes.retain(kept);
     part
+}
+
+/// The control flow that a node is part of.
+fn region<'a>(model: &'a Model, node: &Node) -> Option<&'a Region> {
+    let index = model.nodes.iter().position(|known| known.name == node.name)?;
+    model.regions.iter().find(|region| region.nodes.contains(&index))
+}
+
+/// A text attribute.
+fn text<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
+    node.attributes.iter().find_map(|(key, attribute)| match attribute {
+        Attribute::Text(text) if key == name => Some(text.as_str()),
+        _ => None,
+    })
+}
+
+/// Whether a letter occurs twice.
+fn repeats(term: &str) -> bool {
+    let letters: Vec<char> = term.chars().filter(|letter| letter.is_alphabetic()).collect();
+    letters.iter().enumerate().any(|(index, letter)| letters[..index].contains(letter))
 }
 
 /// Whether the node's attribute has (in a list: contains) one of the values.
