@@ -103,12 +103,13 @@ fn range_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Output
     let start = a.x(0).f_to_kind(Kind::Double)?;
     let distance = y.f_sub(&start)?;
     let steps = Tensor::f_arange(y.numel() as i64, (Kind::Double, Device::Cpu))?;
-    // Eighths as far as f64 shows them; in f64 itself tenths have no fewer digits than the type.
+    // Steps by eighths are exact in every type that holds the result; by tenths a result is one only by luck.
     let is_exact = |x: &Tensor| -> Result<Tensor, TchError> {
         let fits = x.f_to_kind(stored)?.f_to_kind(Kind::Double)?.f_eq_tensor(x)?;
         fits.f_logical_and(&(x * 8.0).f_frac()?.f_eq(0.0)?)
     };
-    let certain = is_exact(&y)?.f_logical_and(&is_exact(&distance)?)?;
+    let delta = a.x(2).f_to_kind(Kind::Double)?;
+    let certain = is_exact(&y)?.f_logical_and(&is_exact(&start)?)?.f_logical_and(&is_exact(&delta)?)?;
     let largest = start.f_abs()? + distance.f_abs()?;
     one(((steps + 2.0) * largest * dtype.unit_roundoff()).f_masked_fill(&certain, 0.0))
 }
