@@ -38,6 +38,7 @@ mod scores;
 pub mod slicing;
 pub mod smooth;
 pub mod softmax;
+pub mod stateful;
 mod windows;
 
 /// The families' tables, in the order of the page of operators.
@@ -67,6 +68,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Normalisation", norm::TABLE),
     ("Normalisation by groups and roots", group_norm::TABLE),
     ("Attention", attention::TABLE),
+    ("Sequences with a state", stateful::TABLE),
 ];
 
 /// Every operator, by ascending code.

@@ -80,6 +80,11 @@ impl Ball {
         Ok(Ball { value, radius, dtype: self.dtype })
     }
 
+    /// The type in which it is rounded.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// The radius of the other operand of a binary operation.
     fn other(&self) -> &Tensor {
         self.radius.as_ref().expect("both operands have radii, or none")
@@ -287,6 +292,13 @@ impl Ball {
             let tanh = nearest(x, radius)?.f_tanh()?;
             tanh.f_ones_like()?.f_sub(&tanh.f_square()?)
         })
+    }
+
+    pub fn exp(&self) -> Balled {
+        let ball = self.function([4.0, 0.0], Tensor::f_exp, |x, radius| (x + radius).f_exp())?;
+        // Exponents may also be added up first.
+        let size = &ball.value * &self.value;
+        ball.rounded(&size.f_abs()?, 2.0)
     }
 
     pub fn sigmoid(&self) -> Balled {
