@@ -45,6 +45,8 @@ pub const LSTM: OpSpec = OpSpec {
     ..RECURRENT
 };
 
+type Step = fn(&Direction, &Ball, &[Ball]) -> Result<Vec<Ball>, TchError>;
+
 /// What tells the layers apart.
 struct Cell {
     gates: i64,
@@ -55,7 +57,7 @@ struct Cell {
     /// Where the first values of the states are among the operands: h, and for LSTM c.
     states: &'static [usize],
     /// From an element and the states before to the states after.
-    step: fn(&Direction, &Ball, &[Ball]) -> Result<Vec<Ball>, TchError>,
+    step: Step,
 }
 
 const RNN_CELL: Cell = Cell { gates: 1, activations: &["Tanh"], variant: None, states: &[5], step: rnn_step };
