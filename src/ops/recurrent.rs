@@ -214,7 +214,7 @@ fn layer(o: &Operands, cell: &Cell) -> Result<Vec<Ball>, TchError> {
 
 /// The states h of one direction in the order of the sequence, and its last states.
 ///
-/// Beyond the length of a sequence ONNX says nothing of the states; here, as in ONNX Runtime, they are 0.
+/// Beyond the length of a sequence ONNX says nothing of the states; here, as in ONNX Runtime, they are 0, but not judged.
 fn run(
     o: &Operands,
     cell: &Cell,
