@@ -75,9 +75,9 @@ impl Ball {
         let radius = match &self.radius {
             Some(radius) => {
                 let spread = spread(radius)?;
-                let rounding = (value.f_abs()? + &spread) * (ulps * self.dtype.unit_roundoff());
                 let magnitude = value.f_abs()? + &spread;
-                Some(unless_overflow(spread + rounding + underflow(self.dtype), &magnitude, self.dtype)?)
+                let rounding = &magnitude * (ulps * self.dtype.unit_roundoff()) + underflow(self.dtype);
+                Some(unless_overflow(spread + rounding, &magnitude, self.dtype)?)
             }
             None => None,
         };

@@ -10,7 +10,7 @@ use tch::{Kind, TchError, Tensor};
 pub const TABLE: &[&OpSpec] = &[&RNN, &GRU, &LSTM];
 
 /// Steps of a sequence: each costs dozens of calls to libtorch.
-const MAX_STEPS: i64 = 12;
+const MAX_STEPS: i64 = 8;
 const MAX_HIDDEN: i64 = 33;
 
 const RECURRENT: OpSpec = OpSpec { since: 7, dtypes: FLOATS, ..OpSpec::BASE };
@@ -121,7 +121,7 @@ impl Sizes {
 
 fn build(b: &mut Builder, cell: &Cell) -> Result<(), Skip> {
     let dtypes = b.permitted(b.dtypes());
-    let x = b.input_or(dtypes, 3..=3, |b| vec![b.free(1..=9), b.size(3), b.size(3)])?;
+    let x = b.input_or(dtypes, 3..=3, |b| vec![b.free(1..=6), b.size(3), b.size(3)])?;
     let sizes = Sizes::choose(b, &x);
     let [directions, rows] = [Term::constant(sizes.directions), sizes.hidden * cell.gates];
     // Small enough that a state does not amplify what was lost before it.
