@@ -51,6 +51,7 @@ pub mod signal;
 pub mod slicing;
 pub mod smooth;
 pub mod softmax;
+pub mod stateful;
 mod suppression;
 mod taps;
 pub mod unpool;
@@ -92,6 +93,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Shapes that depend on data", dynamic::TABLE),
     ("Normalisation by groups and roots", group_norm::TABLE),
     ("Attention", attention::TABLE),
+    ("Sequences with a state", stateful::TABLE),
 ];
 
 /// Every operator, by ascending code.

@@ -42,7 +42,7 @@ impl Sizes {
 }
 
 /// The head counts of query and key: a multiple that fits the query where its sizes are fixed already.
-fn head_counts(b: &mut Builder, query: &Operand) -> (i64, i64) {
+pub(super) fn head_counts(b: &mut Builder, query: &Operand) -> (i64, i64) {
     let packed = query.rank() == 3;
     let size = b.value(query.shape[if packed { 2 } else { 1 }]);
     let wanted = b.one_of(&[2, 4, 1, 3, 6, 8]);

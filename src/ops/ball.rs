@@ -4,7 +4,11 @@
 use super::rounding::{REACH, defined, error_of, gamma, underflow, unless, unless_overflow};
 use crate::dtype::DType;
 use crate::spec::{Args, Outputs};
-use tch::{Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
+
+mod functions;
+
+pub use functions::nearest;
 
 /// Values, and the radius around each; rounded in `dtype`.
 pub struct Ball {
@@ -71,13 +75,18 @@ impl Ball {
         let radius = match &self.radius {
             Some(radius) => {
                 let spread = spread(radius)?;
-                let rounding = (value.f_abs()? + &spread) * (ulps * self.dtype.unit_roundoff());
                 let magnitude = value.f_abs()? + &spread;
-                Some(unless_overflow(spread + rounding + underflow(self.dtype), &magnitude, self.dtype)?)
+                let rounding = &magnitude * (ulps * self.dtype.unit_roundoff()) + underflow(self.dtype);
+                Some(unless_overflow(spread + rounding, &magnitude, self.dtype)?)
             }
             None => None,
         };
         Ok(Ball { value, radius, dtype: self.dtype })
+    }
+
+    /// The type in which it is rounded.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// The radius of the other operand of a binary operation.
@@ -230,8 +239,8 @@ impl Ball {
 
     /// Certainly `filling` where `condition` holds.
     pub fn filled(&self, condition: &Tensor, filling: f64) -> Balled {
-        let value = self.value.f_masked_fill(&condition, filling)?;
-        let radius = self.radius.as_ref().map(|radius| radius.f_masked_fill(&condition, 0.0)).transpose()?;
+        let value = self.value.f_masked_fill(condition, filling)?;
+        let radius = self.radius.as_ref().map(|radius| radius.f_masked_fill(condition, 0.0)).transpose()?;
         Ok(Ball { value, radius, dtype: self.dtype })
     }
 
@@ -244,26 +253,6 @@ impl Ball {
         let radius = self.radius.as_ref().map(|_| more.f_zeros_like()).transpose()?;
         let more = Ball { value: more, radius, dtype: self.dtype };
         Ball::joined(&[self.copy(), more], |parts| Tensor::f_cat(parts, -1))
-    }
-
-    /// Softmax along the last axis, where minus infinity has the weight 0, also if there is nothing else.
-    pub fn softmax(&self) -> Balled {
-        let masked = self.value.f_eq(f64::NEG_INFINITY)?;
-        let most = self.value.f_amax([-1], true)?;
-        let most = most.f_masked_fill(&most.f_eq(f64::NEG_INFINITY)?, 0.0)?;
-        let exponentials = (&self.value - &most).f_exp()?.f_masked_fill(&masked, 0.0)?;
-        let sum = exponentials.f_sum_dim_intlist([-1].as_slice(), true, self.value.kind())?;
-        let value = exponentials.f_div(&sum.f_masked_fill(&sum.f_eq(0.0)?, 1.0)?)?;
-        let Some(radius) = &self.radius else { return Ok(Ball { value, radius: None, dtype: self.dtype }) };
-        // How far off each exponent may be, and the mean of it weighted with the results.
-        let size = self.value.f_masked_fill(&masked, 0.0)?.f_abs()? + most.f_abs()?;
-        let share = (radius + size * (2.0 * self.dtype.unit_roundoff())).f_masked_fill(&masked, 0.0)?;
-        let mean = (&value * &share).f_sum_dim_intlist([-1].as_slice(), true, Kind::Double)?;
-        let count = value.size_dim(-1) as f64;
-        let rounding = gamma(count + 8.0, self.dtype);
-        let error = &value * (share + mean).f_expm1()? + &value * rounding + underflow(self.dtype);
-        let radius = error.f_masked_fill(&masked, 0.0)?;
-        Ok(Ball { value, radius: Some(defined(radius)?), dtype: self.dtype })
     }
 
     /// Unbounded where `value` is so near to `step` that a legal evaluation may be on its other side.
@@ -281,41 +270,6 @@ impl Ball {
         let radius = self.radius.map(|radius| unless(&condition.f_expand_as(&radius)?, &radius)).transpose()?;
         Ok(Ball { value: self.value, radius, dtype: self.dtype })
     }
-
-    pub fn tanh(&self) -> Balled {
-        self.function([4.0, 1.0], Tensor::f_tanh, |x, radius| {
-            let tanh = nearest(x, radius)?.f_tanh()?;
-            tanh.f_ones_like()?.f_sub(&tanh.f_square()?)
-        })
-    }
-
-    pub fn sigmoid(&self) -> Balled {
-        self.function([4.0, 1.0], Tensor::f_sigmoid, |x, radius| {
-            let nearest = nearest(x, radius)?;
-            nearest.f_sigmoid()?.f_mul(&nearest.f_neg()?.f_sigmoid()?)
-        })
-    }
-
-    /// ln(exp(x) + 1), where the exponential may leave the range.
-    pub fn softplus(&self) -> Balled {
-        let ln = |x: &Tensor| x.f_logaddexp(&x.f_zeros_like()?);
-        let ball = self.function([8.0, 0.5], ln, |x, radius| (x + radius).f_sigmoid())?;
-        let Some(radius) = &self.radius else { return Ok(ball) };
-        ball.unbounded_where(&(&self.value + radius).f_gt(self.dtype.max().ln() - 0.5)?)
-    }
-
-    /// `1 / sqrt(x)` of positive values.
-    pub fn reciprocal_root(&self) -> Balled {
-        self.function([4.0, 0.0], Tensor::f_rsqrt, |x, radius| {
-            let least = x.f_sub(radius)?.f_clamp_min(0.0)?;
-            Ok(least.f_pow_tensor_scalar(-1.5)? * 0.5)
-        })
-    }
-}
-
-/// The least magnitude within the radius.
-pub fn nearest(x: &Tensor, radius: &Tensor) -> Result<Tensor, TchError> {
-    x.f_abs()?.f_sub(radius)?.f_clamp_min(0.0)
 }
 
 trait Sizes {
@@ -326,5 +280,61 @@ impl Sizes for Tensor {
     /// The size of a dimension, counted from the end when negative.
     fn size_dim(&self, axis: i64) -> i64 {
         self.size()[Args::from_front(axis, self.dim()) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference;
+    use crate::tensor::TensorData;
+    use tch::Kind;
+
+    /// Operands of f32 in f64, with an error each, and another legal value of each.
+    fn check(of: impl Fn(&[Ball]) -> Balled, shapes: &[&[i64]]) {
+        let _no_grad = reference::init();
+        let balls = |kind: Kind, off: f64| -> Vec<Ball> {
+            let ball = |shape: &&[i64]| {
+                let count: i64 = shape.iter().product();
+                let value = (Tensor::arange(count, (Kind::Double, tch::Device::Cpu)) * 0.7).sin().reshape(*shape) * 3.0;
+                let value = value.to_kind(Kind::Float).to_kind(Kind::Double);
+                let signs =
+                    (Tensor::arange(count, (Kind::Double, tch::Device::Cpu)) * 1.3).cos().sign().reshape(*shape);
+                let radius = (kind == Kind::Double).then(|| value.full_like(1e-6));
+                Ball { value: (value + signs * off).to_kind(kind), radius, dtype: DType::F32 }
+            };
+            shapes.iter().map(ball).collect()
+        };
+        let exact = of(&balls(Kind::Double, 0.0)).unwrap();
+        let radius = exact.radius.as_ref().unwrap();
+        let largest = f64::try_from(radius.max()).unwrap();
+        assert!(largest < 1e-3, "a useless bound: {largest}");
+        for off in [0.0, 1e-6, -1e-6] {
+            let distance = (of(&balls(Kind::Float, off)).unwrap().value.to_kind(Kind::Double) - &exact.value).abs();
+            // To first order: the oracle widens bounds.
+            assert!(bool::try_from(distance.le_tensor(&(radius * 1.5)).all()).unwrap(), "{distance} beyond {radius}");
+        }
+    }
+
+    #[test]
+    fn other_legal_values_are_within_the_radius() {
+        check(|x| x[0].mul(&x[1])?.add(&x[0])?.sub(&x[1]), &[&[40], &[40]]);
+        check(|x| Ball::sum_of_products(&[(&x[0], &x[1])], &[&x[2]]), &[&[3, 20], &[20, 4], &[4]]);
+        check(|x| x[0].tanh()?.add(&x[0].sigmoid()?)?.add(&x[0].softplus()?), &[&[40]]);
+        check(|x| x[0].affine(2.5, -0.25)?.softmax(), &[&[4, 9]]);
+        check(|x| x[0].mul(&x[0])?.mean(&[1])?.affine(1.0, 0.1)?.reciprocal_root(), &[&[5, 6]]);
+        check(|x| x[0].exp()?.complement()?.clamp(-5.0, 0.5), &[&[30]]);
+    }
+
+    #[test]
+    fn an_evaluation_near_a_step_is_unbounded() {
+        let value = reference::to_tensor(&TensorData::from_f64(DType::F64, &[3], &[0.9, 1.0 + 1e-7, 1.1]), true);
+        let ball = |value: &Tensor| Ball {
+            value: value.shallow_clone(),
+            radius: Some(value.full_like(1e-6)),
+            dtype: DType::F32,
+        };
+        let result = ball(&value).doubtful_near(&ball(&value), 1.0).unwrap().radius.unwrap();
+        assert_eq!(Vec::<bool>::try_from(result.isfinite()).unwrap(), [true, false, true]);
     }
 }

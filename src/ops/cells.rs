@@ -57,8 +57,9 @@ pub fn set_activations(b: &mut Builder, count: usize) {
 pub fn activations(a: &Args, defaults: &[&str], directions: i64) -> Result<Vec<Activation>, TchError> {
     let count = defaults.len() * directions as usize;
     let names: Vec<String> = match a.texts("activations") {
-        Some(names) if names.len() == count => names.to_vec(),
-        Some(_) => return refuse("a number of activations that does not fit the directions"),
+        // The default of RNN has two also for one direction.
+        Some(names) if names.len() >= count => names[..count].to_vec(),
+        Some(_) => return refuse("fewer activations than the directions need"),
         None => defaults.iter().cycle().take(count).map(|&name| name.to_owned()).collect(),
     };
     let (mut alphas, mut betas) = (a.floats("activation_alpha").iter(), a.floats("activation_beta").iter());
