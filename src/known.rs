@@ -58,6 +58,8 @@ pub struct Pattern {
     pub empty: Option<bool>,
     /// Broadcasting gives the output more dimensions than the first operand has.
     pub output_rank_grows: Option<bool>,
+    /// The attribute `equation` of Einsum has one of these features.
+    pub equation: Option<Vec<Equation>>,
     /// How many operands are written.
     pub operands: Option<usize>,
     /// How many outputs are written.
@@ -85,6 +87,17 @@ pub struct Pattern {
 pub enum Names {
     One(String),
     Several(Vec<String>),
+}
+
+/// What the equation of an Einsum has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Equation {
+    Ellipsis,
+    /// An operand with one letter for several axes.
+    Diagonal,
+    /// An arrow with nothing behind it.
+    NoOutput,
 }
 
 /// One index or several.
@@ -250,6 +263,7 @@ impl Pattern {
                 let output = &model.values[node.outputs[0]];
                 first.is_some_and(|value| (output.shape.len() > value.shape.len()) == wanted)
             })
+            && self.equation.as_ref().is_none_or(|wanted| equation(node).iter().any(|has| wanted.contains(has)))
             && self.operands.is_none_or(|count| node.operands.len() == count)
             && self.first_broadcast.is_none_or(|wanted| {
                 let output = &model.values[node.outputs[0]];
@@ -290,6 +304,23 @@ impl OperandPattern {
             && self.negative.is_none_or(|negative| has_negative(model, index) == negative)
             && self.unordered_axes.is_none_or(|unordered| has_unordered_axes(model, node, index) == unordered)
     }
+}
+
+/// The features of the attribute `equation`.
+fn equation(node: &Node) -> Vec<Equation> {
+    let text = node.attributes.iter().find_map(|(name, value)| match value {
+        Attribute::Text(text) if name == "equation" => Some(text.replace(' ', "")),
+        _ => None,
+    });
+    let text = text.unwrap_or_default();
+    let operands = text.split("->").next().unwrap_or_default();
+    let repeats = |term: &str| term.char_indices().any(|(i, letter)| letter != '.' && term[..i].contains(letter));
+    let features = [
+        (Equation::Ellipsis, text.contains("...")),
+        (Equation::Diagonal, operands.split(',').any(repeats)),
+        (Equation::NoOutput, text.ends_with("->")),
+    ];
+    features.into_iter().filter_map(|(feature, has)| has.then_some(feature)).collect()
 }
 
 fn is_constant(model: &Model, value: usize) -> bool {

@@ -22,7 +22,7 @@ pub fn grow(input: &Input) -> Graph {
 /// Like [`grow`], with the operator of each record chosen by the caller.
 pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> &'static OpSpec) -> Graph {
     term::reset();
-    let mut graph = Graph { opset: swarm.opset, ..Graph::default() };
+    let mut graph = Graph { opset: swarm.opset, constant_nodes: swarm.constant_nodes, ..Graph::default() };
     for record in records {
         let fate = graph.insert(choose(record), record, swarm);
         graph.fates.push(fate);
