@@ -126,7 +126,7 @@ impl Graph {
             Domain::Range(low, high) => Domain::Range(low, high),
         };
         let value = model.values.len();
-        let constant_node = self.constant_nodes && leaf.role != Role::Input && mix(value as u64) % 2 == 0;
+        let constant_node = self.constant_nodes && leaf.role != Role::Input && mix(value as u64).is_multiple_of(2);
         model.leaves.push(model::Leaf { value, role: leaf.role, domain, content, constant_node });
         let name = format!("{prefix}{}", model.values.len());
         model.values.push(model::Value { name, dtype: leaf.ty.dtype, shape });
