@@ -1,5 +1,6 @@
 //! The symbolic graph: operators and leaves whose sizes are terms.
 
+use crate::input::mix;
 use crate::model::{self, Model};
 use crate::solve::Laws;
 use crate::spec::{Attribute, Domain, OpSpec, Role, Skip, TensorType};
@@ -69,6 +70,8 @@ pub struct Graph {
     symbolic: bool,
     /// The backends that control flow must be fit for.
     focus: Focus,
+    /// See [`Swarm::constant_nodes`](crate::swarm::Swarm::constant_nodes).
+    pub constant_nodes: bool,
     pub dag: DiGraph<Vertex, Wire>,
     pub vars: Vars,
     pub laws: Laws,
@@ -134,7 +137,9 @@ impl Graph {
             Domain::NonZero => Domain::NonZero,
             Domain::Range(low, high) => Domain::Range(low, high),
         };
-        model.leaves.push(model::Leaf { value: model.values.len(), role: leaf.role, domain, content });
+        let value = model.values.len();
+        let constant_node = self.constant_nodes && leaf.role != Role::Input && mix(value as u64).is_multiple_of(2);
+        model.leaves.push(model::Leaf { value, role: leaf.role, domain, content, constant_node });
         let name = format!("{prefix}{}", model.values.len());
         model.values.push(model::Value { name, dtype: leaf.ty.dtype, shape });
     }

@@ -46,6 +46,8 @@ pub struct Leaf {
     pub domain: Domain<i64>,
     /// The elements of a [`Role::Constant`], and of a graph input whose data are always the same.
     pub content: Option<TensorData>,
+    /// It is the output of a `Constant` node rather than an initializer.
+    pub constant_node: bool,
 }
 
 /// One application of an operator.

@@ -8,6 +8,7 @@ mod import;
 
 pub use import::{Error, Imported, decode, import, value};
 
+use crate::dtype::DType;
 use crate::limits::{IR_VERSIONS, OLDEST_OPSET};
 use crate::model::{LeafData, Model, Node, Value};
 use crate::spec::{Attribute, Role};
@@ -25,9 +26,12 @@ pub fn encode(model: &Model, data: &LeafData) -> Vec<u8> {
 
 /// The model as a message, with `data` in its initializers.
 pub fn export(model: &Model, data: &LeafData) -> ModelProto {
-    let initializers = model.leaves.iter().zip(data).filter(|(leaf, _)| leaf.role != Role::Input);
+    let constants = || model.leaves.iter().zip(data).filter(|(leaf, _)| leaf.role != Role::Input);
+    let initializers = constants().filter(|(leaf, _)| !leaf.constant_node);
+    let nodes = constants().filter(|(leaf, _)| leaf.constant_node);
+    let nodes = nodes.map(|(leaf, data)| export_constant(&model.values[leaf.value].name, leaf.value, data));
     let graph = GraphProto {
-        node: export_nodes(model),
+        node: nodes.chain(export_nodes(model)).collect(),
         name: "graphsmith".to_owned(),
         initializer: initializers.map(|(leaf, data)| export_tensor(&model.values[leaf.value].name, data)).collect(),
         input: model.inputs().map(|(_, leaf)| export_input(model, leaf.value)).collect(),
@@ -69,6 +73,24 @@ fn export_node(model: &Model, node: &Node) -> NodeProto {
         name: node.name.clone(),
         op_type: node.spec.name.to_owned(),
         attribute: node.attributes.iter().map(|(name, value)| export_attribute(name, value)).collect(),
+        ..Default::default()
+    }
+}
+
+/// A Constant node; every other one of the types that have an attribute of their own uses that.
+fn export_constant(name: &str, index: usize, data: &TensorData) -> NodeProto {
+    let (attribute, value) = match (data.dtype, data.shape.len()) {
+        (DType::I64, 0) if index % 4 < 2 => ("value_int", Attribute::Int(data.values::<i64>()[0])),
+        (DType::I64, 1) if index % 4 < 2 => ("value_ints", Attribute::Ints(data.values())),
+        (DType::F32, 0) if index % 4 < 2 => ("value_float", Attribute::Float(data.values::<f32>()[0])),
+        (DType::F32, 1) if index % 4 < 2 => ("value_floats", Attribute::Floats(data.values())),
+        _ => ("value", Attribute::Tensor(data.clone())),
+    };
+    NodeProto {
+        output: vec![name.to_owned()],
+        name: format!("constant_{name}"),
+        op_type: "Constant".to_owned(),
+        attribute: vec![export_attribute(attribute, &value)],
         ..Default::default()
     }
 }

@@ -27,6 +27,8 @@ pub struct Swarm {
     pub extra_outputs: u8,
     /// See [`crate::model::Model::symbolic`].
     pub symbolic: bool,
+    /// Whether some constants are `Constant` nodes rather than initializers.
+    pub constant_nodes: bool,
     /// Seeds the values of inputs and weights.
     pub data_seed: u64,
     /// The backends that every operator must be fit for.
@@ -89,6 +91,7 @@ impl Swarm {
                 12..15 => Sizes::Vector,
                 _ => Sizes::Empty,
             },
+            constant_nodes: header[3] / 64 == 3,
             fresh: header[4] / 4,
             backward: header[5] / 2,
             initializers: header[6] / 2,

@@ -63,9 +63,10 @@ pub fn extract(model: &Model, node: usize, wide: &Values) -> (Model, LeafData) {
         let role = leaf.map_or(Role::Input, |leaf| leaf.role);
         let content = leaf.and_then(|leaf| leaf.content.clone());
         let domain = leaf.map_or(Domain::Any, |leaf| leaf.domain);
+        let constant_node = leaf.is_some_and(|leaf| leaf.constant_node);
         let tensor = wide[value].as_ref().expect("every value was computed");
         data.push(content.clone().unwrap_or_else(|| reference::to_data(tensor, model.values[value].dtype)));
-        part.leaves.push(Leaf { value: index, role, domain, content });
+        part.leaves.push(Leaf { value: index, role, domain, content, constant_node });
     }
     let mut alone = node.clone();
     alone.operands = node.operands.iter().map(|operand| operand.and_then(|value| renamed[value])).collect();

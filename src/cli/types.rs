@@ -114,7 +114,13 @@ pub fn inputs(proto: &ModelProto, path: &Path) -> Result<Model> {
         let size =
             value.shape.iter().fold(value.dtype.size_bytes() as u64, |bytes, &dim| bytes.saturating_mul(dim as u64));
         bytes = bytes.saturating_add(size);
-        model.leaves.push(Leaf { value: model.values.len(), role: Role::Input, domain: Domain::Any, content: None });
+        model.leaves.push(Leaf {
+            value: model.values.len(),
+            role: Role::Input,
+            domain: Domain::Any,
+            content: None,
+            constant_node: false,
+        });
         model.values.push(value);
     }
     if bytes > MAX_FILE_BYTES {

@@ -361,6 +361,6 @@ fn add_scalar(model: &mut Model, content: TensorData, known: bool) -> usize {
     let (role, prefix) = if known { (Role::Constant, 'c') } else { (Role::Input, 'x') };
     let name = format!("{prefix}{value}");
     model.values.push(model::Value { name, dtype: content.dtype, shape: Vec::new() });
-    model.leaves.push(model::Leaf { value, role, domain: Domain::Any, content: Some(content) });
+    model.leaves.push(model::Leaf { value, role, domain: Domain::Any, content: Some(content), constant_node: false });
     value
 }

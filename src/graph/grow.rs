@@ -24,7 +24,13 @@ pub fn grow(input: &Input) -> Graph {
 /// Like [`grow`], with what each record becomes chosen by the caller.
 pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> Choice) -> Graph {
     term::reset();
-    let mut graph = Graph { opset: swarm.opset, focus: swarm.focus, symbolic: swarm.symbolic, ..Graph::default() };
+    let mut graph = Graph {
+        opset: swarm.opset,
+        focus: swarm.focus,
+        symbolic: swarm.symbolic,
+        constant_nodes: swarm.constant_nodes,
+        ..Graph::default()
+    };
     for record in records {
         let fate = match choose(record) {
             Choice::Operator(spec) => graph.insert(spec, record, swarm).map(|node| vec![node]),

@@ -13,7 +13,8 @@ pub fn text(model: &Model) -> String {
             Role::Initializer => "initializer",
             Role::Constant => "constant",
         };
-        let _ = write!(text, "   {} = {role}", typed(model, leaf.value));
+        let node = if leaf.constant_node { " (a Constant node)" } else { "" };
+        let _ = write!(text, "   {} = {role}{node}", typed(model, leaf.value));
         if let Some(content) = &leaf.content {
             let elements: Vec<String> = (0..content.len()).map(|i| content.element_text(i)).collect();
             let _ = write!(text, " [{}]", elements.join(", "));

@@ -68,11 +68,17 @@ pub fn import(proto: &ModelProto, types: &BTreeMap<String, Value>, symbol_size: 
         }
     }
     for tensor in &graph.initializer {
-        importer.constant(tensor.name.clone(), tensor_data(tensor)?);
+        importer.constant(tensor.name.clone(), tensor_data(tensor)?, false);
     }
     for info in graph.input.iter().filter(|info| !graph.initializer.iter().any(|tensor| tensor.name == info.name)) {
         let value = importer.define(value(info, symbol_size)?);
-        importer.model.leaves.push(Leaf { value, role: Role::Input, domain: Domain::Any, content: None });
+        importer.model.leaves.push(Leaf {
+            value,
+            role: Role::Input,
+            domain: Domain::Any,
+            content: None,
+            constant_node: false,
+        });
     }
     for node in &graph.node {
         importer.node(node)?;
@@ -101,15 +107,21 @@ impl Importer {
         index
     }
 
-    fn constant(&mut self, name: String, data: TensorData) {
+    fn constant(&mut self, name: String, data: TensorData, constant_node: bool) {
         let value = self.define(Value { name, dtype: data.dtype, shape: data.shape.clone() });
-        self.model.leaves.push(Leaf { value, role: Role::Constant, domain: Domain::Any, content: Some(data) });
+        self.model.leaves.push(Leaf {
+            value,
+            role: Role::Constant,
+            domain: Domain::Any,
+            content: Some(data),
+            constant_node,
+        });
     }
 
     fn node(&mut self, node: &NodeProto) -> Result<(), Error> {
         if node.op_type == "Constant" && is_onnx(&node.domain) {
             let data = constant_node(node)?;
-            self.constant(node.output.first().cloned().unwrap_or_default(), data);
+            self.constant(node.output.first().cloned().unwrap_or_default(), data, true);
             return Ok(());
         }
         let spec = ops::by_name(&node.op_type).filter(|_| is_onnx(&node.domain));

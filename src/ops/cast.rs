@@ -155,6 +155,9 @@ fn build_bit_cast(b: &mut Builder) -> Result<(), Skip> {
 /// The integers whose bits are floats of magnitudes from 0.5 to 8, or bools; `None` where any bits will do.
 fn bits_domain(b: &mut Builder, from: DType, to: DType) -> Option<Domain> {
     let (least, most): (i64, i64) = match to {
+        // Beyond the largest i64 the reference does not follow.
+        DType::U64 if from == DType::I64 => return Some(Domain::Range(0.0, 1000.0)),
+        DType::U64 if from == DType::F64 => return Some(Domain::Range(0.5, 8.0)),
         _ if from == to || from.is_float() && !to.is_float() => return None,
         DType::Bool => return Some(Domain::Range(0.0, 1.0)),
         DType::F16 => (0x3800, 0x4800),
@@ -169,7 +172,7 @@ fn bits_domain(b: &mut Builder, from: DType, to: DType) -> Option<Domain> {
     let (least, most) = (least as f64, most as f64);
     let sign = from.max() + 1.0;
     Some(match from.is_unsigned() {
-        _ if b.coin() => Domain::Range(least, most),
+        _ if from == DType::U64 || b.coin() => Domain::Range(least, most),
         // The sign is the uppermost bit, of half the weight of what lies behind the largest unsigned number.
         true => Domain::Range(sign / 2.0 + least, sign / 2.0 + most),
         false => Domain::Range(least - sign, most - sign),

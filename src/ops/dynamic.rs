@@ -68,8 +68,9 @@ pub const NON_ZERO: OpSpec = OpSpec {
             let zero = stream.below(8) >= share;
             content.push(if zero { 0 } else { non_zero_element(dtype, &mut stream) });
         }
-        if b.smallest_size() > 0 && content.iter().all(|&element| element == 0) {
-            content[0] = 1;
+        let none = content.iter().all(|&element| element == 0);
+        if let Some(first) = content.first_mut().filter(|_| b.smallest_size() > 0 && none) {
+            *first = 1;
         }
         let count = content.iter().filter(|&&element| element != 0).count();
         fixed(b, dtype, &sizes, content);
@@ -103,10 +104,9 @@ pub const COMPRESS: OpSpec = OpSpec {
         let share = b.one_of(&[4, 2, 7, 1, 8, 0, 5, 6]);
         let mut stream = b.stream();
         let mut condition: Vec<i64> = (0..length).map(|_| i64::from(stream.below(8) < share)).collect();
-        if b.smallest_size() > 0
-            && condition.iter().all(|&kept| kept == 0)
-            && let Some(first) = condition.first_mut()
-        {
+        let none = condition.iter().all(|&kept| kept == 0);
+        // Nothing is kept of nothing.
+        if let Some(first) = condition.first_mut().filter(|_| b.smallest_size() > 0 && none) {
             *first = 1;
         }
         let kept = Term::constant(condition.iter().sum());

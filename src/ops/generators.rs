@@ -83,7 +83,7 @@ fn build_range(b: &mut Builder) -> Result<(), Skip> {
     Ok(())
 }
 
-/// Nothing is rounded where each element and each distance from the start is exact. Else an element is the sum of rounded
+/// Nothing is rounded where start and delta are eighths, and the element and its distance from the start are exact. Else an element is the sum of rounded
 /// products, or of as many rounded steps.
 fn range_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
     let dtype = a.output_dtypes[0];
@@ -103,13 +103,11 @@ fn range_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Output
     let start = a.x(0).f_to_kind(Kind::Double)?;
     let distance = y.f_sub(&start)?;
     let steps = Tensor::f_arange(y.numel() as i64, (Kind::Double, Device::Cpu))?;
-    // Steps by eighths are exact in every type that holds the result; by tenths a result is one only by luck.
-    let is_exact = |x: &Tensor| -> Result<Tensor, TchError> {
-        let fits = x.f_to_kind(stored)?.f_to_kind(Kind::Double)?.f_eq_tensor(x)?;
-        fits.f_logical_and(&(x * 8.0).f_frac()?.f_eq(0.0)?)
-    };
-    let delta = a.x(2).f_to_kind(Kind::Double)?;
-    let certain = is_exact(&y)?.f_logical_and(&is_exact(&start)?)?.f_logical_and(&is_exact(&delta)?)?;
+    // Of eighths all distances are eighths.
+    let eighths = |x: &Tensor| -> Result<Tensor, TchError> { (x * 8.0).f_frac()?.f_eq(0.0) };
+    let fits = |x: &Tensor| x.f_to_kind(stored)?.f_to_kind(Kind::Double)?.f_eq_tensor(x);
+    let certain = eighths(&start)?.f_logical_and(&eighths(a.x(2))?)?;
+    let certain = certain.f_logical_and(&fits(&y)?)?.f_logical_and(&fits(&distance)?)?;
     let largest = start.f_abs()? + distance.f_abs()?;
     one(((steps + 2.0) * largest * dtype.unit_roundoff()).f_masked_fill(&certain, 0.0))
 }
@@ -158,6 +156,7 @@ pub const CONSTANT_OF_SHAPE: OpSpec = OpSpec {
         if value {
             let element: f64 = b.one_of(&[1.0, 2.0, -1.0, 0.5, 0.0, -2.5, 7.0, 100.0]);
             let element = if dtype.is_float() { element } else { element.trunc().max(dtype.min()) };
+            // ONNX's shape inference refuses a scalar.
             b.set_tensor("value", TensorData::from_f64(dtype, &[1], &[element]));
         }
         b.output(dtype, shape);

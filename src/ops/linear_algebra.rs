@@ -101,7 +101,7 @@ fn det_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs 
     for row in 0..size {
         let mut term = change.f_select(-1, row)?;
         for other in (0..size).filter(|&other| other != row) {
-            term = term * (rows.f_select(-1, other)? + change.f_select(-1, other)?);
+            term *= rows.f_select(-1, other)? + change.f_select(-1, other)?;
         }
         total += term;
     }

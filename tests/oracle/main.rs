@@ -37,7 +37,13 @@ fn chain(operators: &[(&str, usize)]) -> Case {
     };
     let input = |model: &mut Model| {
         let value = add(model);
-        model.leaves.push(Leaf { value, role: Role::Input, domain: Domain::NonZero, content: None });
+        model.leaves.push(Leaf {
+            value,
+            role: Role::Input,
+            domain: Domain::NonZero,
+            content: None,
+            constant_node: false,
+        });
         value
     };
     let mut last = input(&mut model);
