@@ -140,6 +140,11 @@ impl Deform {
         self.windows.output.iter().product()
     }
 
+    /// The taps of all outputs.
+    fn taps(&self) -> i64 {
+        self.windows.count() * self.points()
+    }
+
     fn by_offset_group(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let sizes: Vec<i64> = self.axes.iter().map(|axis| axis.size).collect();
         x.f_reshape([&[self.items(), self.channels / self.offset_group], &sizes[..]].concat())
@@ -165,15 +170,15 @@ impl Deform {
                     regular.push((start + tap * windows.dilation[axis]) as f64);
                 }
             }
-            let regular = Tensor::from_slice(&regular).f_reshape([1, windows.count(), -1])?;
-            offset.f_add(&regular.f_to_kind(offset.kind())?)?.f_reshape([self.items(), -1])
+            let regular = Tensor::from_slice(&regular).f_reshape([1, windows.count(), rows * columns])?;
+            offset.f_add(&regular.f_to_kind(offset.kind())?)?.f_reshape([self.items(), self.taps()])
         };
         self.columns(offset)?.into_iter().enumerate().map(place).collect()
     }
 
     /// A mask or its errors as `[items, 1, taps * outputs]`.
     fn mask(&self, mask: &Tensor) -> Result<Tensor, TchError> {
-        mask.f_reshape([self.items(), 1, -1])
+        mask.f_reshape([self.items(), 1, self.taps()])
     }
 
     /// The sums over channels and taps of what was read, `[items, channels, taps * outputs]`, times the weights.
