@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 mod backends;
 mod dictionary;
+mod diversity;
 mod export;
 mod generate;
 mod judge;

@@ -3,6 +3,7 @@
 use crate::model::{self, Model};
 use crate::solve::Laws;
 use crate::spec::{Attribute, Domain, OpSpec, Role, Skip, TensorType};
+use crate::support::Focus;
 use crate::tensor::TensorData;
 use crate::term::{Term, Vars};
 use petgraph::Direction;
@@ -10,9 +11,11 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 use std::borrow::Cow;
 
+mod control;
 mod grow;
 mod text;
 
+use control::Places;
 pub use grow::{grow, grow_with};
 pub use text::{dot, text};
 
@@ -35,7 +38,7 @@ pub struct Leaf {
 }
 
 /// One application of an operator.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Operator {
     pub spec: &'static OpSpec,
     pub attributes: Vec<(&'static str, Attribute<Term>)>,
@@ -62,11 +65,16 @@ pub type ValueId = (NodeIndex, usize);
 pub struct Graph {
     /// See [`Model::opset`].
     pub opset: i64,
+    /// See [`Model::symbolic`].
+    symbolic: bool,
+    /// The backends that control flow must be fit for.
+    focus: Focus,
     pub dag: DiGraph<Vertex, Wire>,
     pub vars: Vars,
     pub laws: Laws,
-    /// For every record in order: the operator it became, or why it became none.
-    pub fates: Vec<Result<NodeIndex, Skip>>,
+    /// For every record in order: the operator it became (none where it only begins a branch), or why it became none.
+    pub fates: Vec<Result<Option<NodeIndex>, Skip>>,
+    regions: Vec<control::RegionDraft>,
     /// The values that further records may use, oldest first, with their types.
     values: Vec<ValueId>,
     types: Vec<TensorType>,
@@ -90,17 +98,20 @@ impl Graph {
 
     /// The concrete model. Cannot fail: every law has been checked.
     pub fn model(&self) -> Model {
-        let order = petgraph::algo::toposort(&self.dag, None).expect("insertion keeps the graph acyclic");
-        let mut model = Model { opset: self.opset, ..Model::default() };
-        // The index in `model.values` of each vertex's first output.
-        let mut first_value = vec![usize::MAX; self.dag.node_count()];
+        let (order, regions) = self.order();
+        let mut model = Model { opset: self.opset, symbolic: self.symbolic, ..Model::default() };
+        let nowhere = || vec![usize::MAX; self.dag.node_count()];
+        let mut places = Places { node: nowhere(), first_value: nowhere() };
         for &index in &order {
-            first_value[index.index()] = model.values.len();
+            places.first_value[index.index()] = model.values.len();
+            places.node[index.index()] = model.nodes.len();
             match &self.dag[index] {
                 Vertex::Leaf(leaf) => self.add_leaf(&mut model, leaf),
-                Vertex::Operator(operator) => self.add_node(&mut model, index, operator, &first_value),
+                Vertex::Operator(operator) => self.add_node(&mut model, index, operator, &places.first_value),
             }
         }
+        regions.into_iter().for_each(|region| self.add_region(&mut model, region, &places, self.focus));
+        model.regions.sort_by_key(|region| region.nodes.start);
         model
     }
 
@@ -149,6 +160,7 @@ impl Graph {
             Attribute::Float(value) => Attribute::Float(*value),
             Attribute::Floats(values) => Attribute::Floats(values.clone()),
             Attribute::Text(value) => Attribute::Text(value.clone()),
+            Attribute::Tensor(value) => Attribute::Tensor(value.clone()),
         };
         model.nodes.push(model::Node {
             spec: operator.spec,

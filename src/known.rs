@@ -4,7 +4,7 @@ use crate::backend::{Failure, Level};
 use crate::dtype::DType;
 use crate::model::{Model, Node};
 use crate::oracle::{Kind, Wrong};
-use crate::spec::Attribute;
+use crate::spec::{Attribute, Role};
 use crate::tensor::TensorData;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -299,7 +299,8 @@ fn is_constant(model: &Model, value: usize) -> bool {
 
 /// The elements of a constant that the specification fixed.
 fn content(model: &Model, value: usize) -> Option<Vec<f64>> {
-    model.leaves.iter().find(|leaf| leaf.value == value)?.content.as_ref().map(TensorData::to_f64)
+    let constant = model.leaves.iter().find(|leaf| leaf.value == value && leaf.role == Role::Constant);
+    constant?.content.as_ref().map(TensorData::to_f64)
 }
 
 fn has_negative(model: &Model, value: usize) -> bool {
@@ -361,6 +362,6 @@ fn has(node: &Node, name: &str, values: &[toml::Value]) -> bool {
         Attribute::Int(value) => integer(*value),
         Attribute::Ints(list) => list.iter().any(|&value| integer(value)),
         Attribute::Text(text) => values.iter().any(|value| value.as_str() == Some(text)),
-        Attribute::Float(_) | Attribute::Floats(_) => false,
+        Attribute::Float(_) | Attribute::Floats(_) | Attribute::Tensor(_) => false,
     }
 }

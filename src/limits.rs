@@ -1,7 +1,7 @@
 //! Every bound, with its reason.
 
-/// ONNX sets no limit; past five dimensions most kernels fall back to one generic loop.
-pub const MAX_RANK: usize = 5;
+/// ONNX sets no limit; six is the first rank past which all kernels fall back to one generic loop.
+pub const MAX_RANK: usize = 6;
 /// A dimension the solver may choose. Wide enough for every blocking factor of a kernel to be crossed twice.
 pub const MAX_SIZE: i64 = 256;
 /// Elements of one tensor. Beyond this a run costs more than the choice of sizes can teach.

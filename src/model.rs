@@ -8,14 +8,23 @@ use crate::support::{Support, Table, form_of};
 use crate::tensor::TensorData;
 use std::borrow::Cow;
 
+mod region;
+
+pub use region::{Control, Region, Repeat};
+
 /// A model whose nodes are in topological order.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     /// The version of the ONNX operator set that the nodes are taken from.
     pub opset: i64,
+    /// The dimensions of graph inputs and outputs that are not 1 are exported as symbols, so that a compiler learns the
+    /// sizes only when the model runs.
+    pub symbolic: bool,
     pub values: Vec<Value>,
     pub leaves: Vec<Leaf>,
     pub nodes: Vec<Node>,
+    /// Control flow, by ascending nodes.
+    pub regions: Vec<Region>,
     /// Indices into `values`, in the order of `graph.output`.
     pub outputs: Vec<usize>,
 }
@@ -35,7 +44,7 @@ pub struct Leaf {
     pub value: usize,
     pub role: Role,
     pub domain: Domain<i64>,
-    /// The elements of a [`Role::Constant`].
+    /// The elements of a [`Role::Constant`], and of a graph input whose data are always the same.
     pub content: Option<TensorData>,
 }
 
@@ -80,7 +89,13 @@ impl Model {
             Some(version) => table.form_support(node.spec.name, version, &self.form(node)),
             None => Support::Partial,
         };
-        self.nodes.iter().map(node).min().unwrap_or(Support::Yes)
+        let region = |region: &Region| match schema::signature(region.operator(), self.opset) {
+            Some(signature) => table.form_support(region.operator(), signature.version, &region.form(self)),
+            None => Support::Partial,
+        };
+        let least = self.nodes.iter().map(node).chain(self.regions.iter().map(region)).min().unwrap_or(Support::Yes);
+        // The tables were made with fixed sizes.
+        if self.symbolic { least.min(Support::Partial) } else { least }
     }
 
     /// The leaves that are graph inputs, in the order of `graph.input`.

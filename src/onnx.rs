@@ -3,6 +3,7 @@
 
 pub mod proto;
 
+mod control;
 mod import;
 
 pub use import::{Error, Imported, decode, import, value};
@@ -26,11 +27,11 @@ pub fn encode(model: &Model, data: &LeafData) -> Vec<u8> {
 pub fn export(model: &Model, data: &LeafData) -> ModelProto {
     let initializers = model.leaves.iter().zip(data).filter(|(leaf, _)| leaf.role != Role::Input);
     let graph = GraphProto {
-        node: model.nodes.iter().map(|node| export_node(model, node)).collect(),
+        node: export_nodes(model),
         name: "graphsmith".to_owned(),
         initializer: initializers.map(|(leaf, data)| export_tensor(&model.values[leaf.value].name, data)).collect(),
-        input: model.inputs().map(|(_, leaf)| export_type(&model.values[leaf.value])).collect(),
-        output: model.outputs.iter().map(|&output| export_type(&model.values[output])).collect(),
+        input: model.inputs().map(|(_, leaf)| export_input(model, leaf.value)).collect(),
+        output: model.outputs.iter().map(|&output| export_output(model, output)).collect(),
         ..Default::default()
     };
     ModelProto {
@@ -40,6 +41,24 @@ pub fn export(model: &Model, data: &LeafData) -> ModelProto {
         graph: Some(graph),
         ..Default::default()
     }
+}
+
+fn export_nodes(model: &Model) -> Vec<NodeProto> {
+    let mut nodes = Vec::new();
+    let mut index = 0;
+    while index < model.nodes.len() {
+        match model.regions.iter().position(|region| region.nodes.start == index) {
+            Some(number) => {
+                nodes.push(control::export_region(model, &model.regions[number], number));
+                index = model.regions[number].nodes.end;
+            }
+            None => {
+                nodes.push(export_node(model, &model.nodes[index]));
+                index += 1;
+            }
+        }
+    }
+    nodes
 }
 
 fn export_node(model: &Model, node: &Node) -> NodeProto {
@@ -77,6 +96,10 @@ fn export_attribute(name: &str, value: &Attribute<i64>) -> AttributeProto {
             attribute.s = Some(value.clone().into_bytes());
             AttributeType::String
         }
+        Attribute::Tensor(value) => {
+            attribute.t = Some(export_tensor("", value));
+            AttributeType::Tensor
+        }
     };
     attribute.set_type(kind);
     attribute
@@ -91,6 +114,29 @@ pub fn export_tensor(name: &str, data: &TensorData) -> TensorProto {
         raw_data: Some(data.bytes.clone()),
         ..Default::default()
     }
+}
+
+fn export_input(model: &Model, value: usize) -> ValueInfoProto {
+    let Value { name, .. } = &model.values[value];
+    // A symbol of its own for each dimension: which of them must be equal is for the compiler to find out.
+    free_sizes(model, value, |axis| Some(DimensionValue::Symbol(format!("{name}_{axis}"))))
+}
+
+fn export_output(model: &Model, value: usize) -> ValueInfoProto {
+    free_sizes(model, value, |_| None)
+}
+
+/// The type of a value; in a symbolic model with `free` in place of every size but 1, on which broadcasting depends.
+fn free_sizes(model: &Model, value: usize, free: impl Fn(usize) -> Option<DimensionValue>) -> ValueInfoProto {
+    let mut info = export_type(&model.values[value]);
+    let tensor_type = info.r#type.as_mut().and_then(|ty| ty.tensor_type.as_mut());
+    let shape = tensor_type.and_then(|ty| ty.shape.as_mut()).filter(|_| model.symbolic);
+    for (axis, dim) in shape.into_iter().flat_map(|shape| &mut shape.dim).enumerate() {
+        if dim.value != Some(DimensionValue::Size(1)) {
+            dim.value = free(axis);
+        }
+    }
+    info
 }
 
 /// The name, element type and shape of a value.

@@ -107,6 +107,11 @@ impl Signature {
         self.inputs.iter().fold(DTypes::of(&[]), |all, parameter| all.or(parameter.types))
     }
 
+    /// The types that some output may have.
+    pub fn output_types(&self) -> DTypes {
+        self.outputs.iter().fold(DTypes::of(&[]), |all, parameter| all.or(parameter.types))
+    }
+
     /// Whether operands (`None`: absent) and outputs may have these types together.
     pub fn allows(
         &self,

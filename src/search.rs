@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::limits::EXACT;
 use crate::model::{LeafData, Model, Node};
 use crate::reference::{self, Defect, Precision, Values};
-use crate::spec::{Args, Domain, Role};
+use crate::spec::{Args, Domain};
 use tch::{Kind, Tensor};
 
 /// Forward passes that one search may use.
@@ -131,7 +131,7 @@ struct Parameter {
 fn parameters(model: &Model, data: &LeafData) -> Vec<Parameter> {
     let movable = |(index, leaf): (usize, &crate::model::Leaf)| {
         let dtype = model.values[leaf.value].dtype;
-        let free = dtype.is_float() && leaf.role != Role::Constant && !data[index].is_empty();
+        let free = dtype.is_float() && leaf.content.is_none() && !data[index].is_empty();
         free.then(|| {
             let raw = reference::to_tensor(&data[index], true);
             Parameter { leaf: index, dtype, mean: raw.zeros_like(), square: raw.zeros_like(), raw }

@@ -3,6 +3,7 @@
 
 use crate::dtype::{DType, DTypes};
 use crate::limits;
+use crate::tensor::TensorData;
 use crate::term::{Law, Term};
 use std::ops::RangeInclusive;
 
@@ -109,6 +110,8 @@ pub enum Skip {
     TooMany,
     /// The output cannot take the place of the wanted graph input.
     Backward,
+    /// A step of a pattern cannot use the one before it.
+    Pattern,
 }
 
 /// The element type and symbolic shape of a value.
@@ -140,7 +143,7 @@ impl TensorType {
 /// How a leaf enters the model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// A graph input.
+    /// A graph input. Its data are always the same where the specification fixed them.
     Input,
     /// An initializer whose values the input search may choose.
     Initializer,
@@ -168,6 +171,7 @@ pub enum Attribute<I> {
     Float(f32),
     Floats(Vec<f32>),
     Text(String),
+    Tensor(TensorData),
 }
 
 /// Where an operand comes from.
@@ -187,7 +191,7 @@ pub struct LeafDraft {
     pub ty: TensorType,
     pub role: Role,
     pub domain: Domain,
-    /// The elements of a [`Role::Constant`], in units of one over `denominator`.
+    /// The elements of a leaf that the specification fixed, in units of one over `denominator`.
     pub content: Option<Vec<Term>>,
     /// 1 but for fractions such as the `scales` of Resize.
     pub denominator: i64,

@@ -17,7 +17,7 @@ const TABLES: &[(&str, &str)] = &[
 ];
 
 /// The backends that every model of a case should run on, so that no case is wasted on what one of them lacks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Focus(u8);
 
 /// The committed tables with their element types, read once.
@@ -64,19 +64,35 @@ pub enum Support {
     Yes,
 }
 
-/// The forms of one operator by support.
-#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// The forms of one version of an operator by support.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Forms {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub yes: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partial: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub no: Vec<String>,
 }
 
+/// A table as it is written: forms with spaces between them, and versions of an operator with the same forms together.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    backend: String,
+    version: String,
+    /// By operator and versions: `Cast 13 19`.
+    operators: BTreeMap<String, WrittenForms>,
+}
+
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+struct WrittenForms {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    yes: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    partial: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    no: String,
+}
+
 /// One backend's table.
-#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Table {
     pub backend: String,
     /// The version that was probed.
@@ -89,7 +105,54 @@ impl Table {
     /// The committed table of a backend; an empty one, which makes every form partial, for a backend without.
     pub fn of(id: &str) -> Table {
         let text = TABLES.iter().find(|(table, _)| *table == id).map_or("", |(_, text)| text);
-        toml::from_str(text).unwrap_or_else(|_| Table { backend: id.to_owned(), ..Default::default() })
+        Table::parse(text).unwrap_or_else(|_| Table { backend: id.to_owned(), ..Default::default() })
+    }
+
+    /// Reads what [`Table::text`] has written.
+    pub fn parse(text: &str) -> Result<Table, toml::de::Error> {
+        let Written { backend, version, operators: written } = toml::from_str(text)?;
+        let list = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+        let mut operators = BTreeMap::new();
+        for (name, WrittenForms { yes, partial, no }) in written {
+            let mut words = name.split_whitespace();
+            let operator = words.next().unwrap_or_default();
+            for version in words.filter_map(|version| version.parse().ok()) {
+                let forms = Forms { yes: list(&yes), partial: list(&partial), no: list(&no) };
+                operators.insert(key(operator, version), forms);
+            }
+        }
+        Ok(Table { backend, version, operators })
+    }
+
+    pub fn text(&self) -> Result<String, toml::ser::Error> {
+        // By operator: each set of forms with the versions that have it, ascending.
+        let mut groups: BTreeMap<&str, Vec<(Vec<i64>, WrittenForms)>> = BTreeMap::new();
+        let mut sorted: Vec<(&str, i64, &Forms)> = self
+            .operators
+            .iter()
+            .filter_map(|(key, forms)| {
+                let (operator, version) = key.rsplit_once('-')?;
+                Some((operator, version.parse().ok()?, forms))
+            })
+            .collect();
+        sorted.sort_by_key(|(operator, version, _)| (*operator, *version));
+        for (operator, version, forms) in sorted {
+            let written =
+                WrittenForms { yes: forms.yes.join(" "), partial: forms.partial.join(" "), no: forms.no.join(" ") };
+            let groups = groups.entry(operator).or_default();
+            match groups.iter_mut().find(|(_, known)| *known == written) {
+                Some((versions, _)) => versions.push(version),
+                None => groups.push((vec![version], written)),
+            }
+        }
+        let named = |(operator, groups): (&str, Vec<(Vec<i64>, WrittenForms)>)| {
+            let name = move |versions: Vec<i64>| {
+                versions.iter().fold(operator.to_owned(), |name, version| format!("{name} {version}"))
+            };
+            groups.into_iter().map(move |(versions, forms)| (name(versions), forms)).collect::<Vec<_>>()
+        };
+        let operators = groups.into_iter().flat_map(named).collect();
+        toml::to_string(&Written { backend: self.backend.clone(), version: self.version.clone(), operators })
     }
 
     /// A form that was never probed counts as partial.
@@ -131,4 +194,29 @@ fn short(names: &[&str]) -> String {
     let mut names = names.to_vec();
     names.dedup();
     names.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let forms = |yes: &[&str], no: &[&str]| {
+            let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            Forms { yes: list(yes), partial: Vec::new(), no: list(no) }
+        };
+        let operators = BTreeMap::from([
+            (key("Cast", 13), forms(&["f32->i64", "f32->f16"], &[])),
+            (key("Cast", 19), forms(&["f32->i64", "f32->f16"], &[])),
+            (key("Cast", 9), forms(&["f32->i64"], &["bf16->f32"])),
+            (key("Relu", 14), forms(&["f32->f32"], &["bf16->bf16"])),
+        ]);
+        let table = Table { backend: "x".to_owned(), version: "1.2.3".to_owned(), operators };
+        let text = table.text().unwrap();
+        assert!(text.contains("\"Cast 13 19\""), "{text}");
+        assert_eq!(Table::parse(&text).unwrap(), table);
+        assert_eq!(table.form_support("Relu", 14, "bf16->bf16"), Support::No);
+        assert_eq!(table.form_support("Relu", 13, "f32->f32"), Support::Partial, "never probed");
+    }
 }

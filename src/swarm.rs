@@ -25,6 +25,8 @@ pub struct Swarm {
     pub initializers: u8,
     /// How often (in 256) a value that is used is also a graph output.
     pub extra_outputs: u8,
+    /// See [`crate::model::Model::symbolic`].
+    pub symbolic: bool,
     /// Seeds the values of inputs and weights.
     pub data_seed: u64,
     /// The backends that every operator must be fit for.
@@ -39,7 +41,8 @@ fn opset(pick: u8) -> i64 {
     match pick {
         0..13 => 21,
         13..26 => 18,
-        _ => OLDEST_OPSET + i64::from(pick - 26) * choices / 26,
+        // The last two picks: only the highest byte gives the very last.
+        _ => OLDEST_OPSET + (i64::from(pick - 26) * choices / 25).min(choices - 1),
     }
 }
 
@@ -88,6 +91,7 @@ impl Swarm {
             backward: header[5] / 2,
             initializers: header[6] / 2,
             extra_outputs: header[7] / 8,
+            symbolic: header[7] % 8 == 7,
             subset_seed: u64::from(word(8)),
             data_seed: u64::from(word(12) & 0x00ff_ffff),
         }

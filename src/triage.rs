@@ -46,7 +46,7 @@ pub fn culprit(
 /// The model of one node alone. What it uses becomes leaves holding the values of `wide`, constants stay constants.
 pub fn extract(model: &Model, node: usize, wide: &Values) -> (Model, LeafData) {
     let node = &model.nodes[node];
-    let mut part = Model { opset: model.opset, ..Model::default() };
+    let mut part = Model { opset: model.opset, symbolic: model.symbolic, ..Model::default() };
     let mut data = LeafData::new();
     let mut renamed: Vec<Option<usize>> = vec![None; model.values.len()];
     let add = |part: &mut Model, value: usize| {

@@ -436,7 +436,7 @@ fn support_tables_are_probed() {
     assert_eq!(first, table("Relu"));
     // The other operators' forms stay.
     let both = table("Add");
-    assert!(both.contains("[operators.Add]") && both.contains("[operators.Relu]"), "{both}");
+    assert!(both.contains("[operators.\"Add 1") && both.contains("[operators.\"Relu 1"), "{both}");
     fs::write(folder.path("tract.toml"), both.replace("version = \"", "version = \"9")).unwrap();
     fails(&["probe", "--backend", "tract", "--operator", "Add", "--count", "1", &write], &["probe all"]);
     fails(&["probe", "--operator", "NoSuchOperator"], &["NoSuchOperator"]);

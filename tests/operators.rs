@@ -2,19 +2,21 @@
 
 use graphsmith::graph::{self, Graph};
 use graphsmith::input::{self, Input};
+use graphsmith::model::Model;
+use graphsmith::ops::{self, Choice, patterns};
 use graphsmith::reference::{self, Precision};
 use graphsmith::spec::OpSpec;
 use graphsmith::support::Focus;
 use graphsmith::swarm::Swarm;
-use graphsmith::{model::Model, ops};
 use std::collections::BTreeMap;
 
 /// Random one-operator inputs tried for each operator; OPERATOR=Conv in the environment tries just that one.
 const CASES: u64 = 300;
 
 fn grow(spec: &'static OpSpec, input: &Input) -> Graph {
-    let swarm = Swarm { focus: Focus::NONE, ..Swarm::new(&input.header) };
-    graph::grow_with(&swarm, &input.records, |_| spec)
+    let swarm = Swarm::new(&input.header);
+    let swarm = Swarm { focus: Focus::NONE, opset: swarm.opset.max(spec.since), ..swarm };
+    graph::grow_with(&swarm, &input.records, |_| Choice::Operator(spec))
 }
 
 fn selected() -> Vec<&'static OpSpec> {
@@ -76,5 +78,28 @@ fn codes_and_names_are_unique_and_specifications_complete() {
         assert!(!spec.doc.is_empty() && !spec.name.is_empty(), "{spec:?}");
         assert!(codes.insert(spec.code, spec.name).is_none(), "code {:#x} is used twice", spec.code);
         assert!(names.insert(spec.name, spec.code).is_none(), "{} stands twice", spec.name);
+    }
+    for pattern in patterns::TABLE {
+        assert!(codes.insert(pattern.code, pattern.name).is_none(), "code {:#x} is used twice", pattern.code);
+    }
+}
+
+/// Each pattern is often placed to its last step, which is what it is for.
+#[test]
+fn patterns_are_placed_whole() {
+    let _no_grad = reference::init();
+    for pattern in patterns::TABLE {
+        let (mut whole, mut begun) = (0, 0);
+        for seed in 0..CASES {
+            let input = input::random(seed << 8 | u64::from(pattern.code), 1);
+            let swarm = Swarm { focus: Focus::NONE, exact: false, opset: 21, ..Swarm::new(&input.header) };
+            let graph = graph::grow_with(&swarm, &input.records, |_| Choice::Pattern(pattern));
+            begun += usize::from(graph.fates[0].is_ok());
+            whole += usize::from(graph.operators().count() == pattern.steps.len());
+            if let Err(failure) = check(&graph.model(), seed) {
+                panic!("{} {seed}: {failure}", pattern.name);
+            }
+        }
+        assert!(whole * 3 > CASES as usize, "{}: {whole} whole and {begun} begun of {CASES}", pattern.name);
     }
 }

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 #[command(after_help = "\
 Examples:
   graphsmith ops
+  graphsmith ops --stats --count 200000
   graphsmith ops --json | jq '.[] | select(.guard) | .name'
 
 Columns: wire code, name, the opset since which the operator has this form, the element types of the main
@@ -23,10 +24,24 @@ pub struct Arguments {
     /// Print the page of operators
     #[arg(long)]
     markdown: bool,
+    /// Count what random inputs are made of: operators, attributes, sizes, pairs
+    #[arg(long, conflicts_with = "markdown")]
+    stats: bool,
+    /// Random inputs for --stats
+    #[arg(long, value_name = "N", default_value_t = 20_000, requires = "stats")]
+    count: u64,
+    /// The first one's seed
+    #[arg(long, default_value_t = 0, requires = "stats")]
+    seed: u64,
+    /// Records of each
+    #[arg(long, default_value_t = 16, requires = "stats")]
+    records: usize,
 }
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
-    if arguments.json {
+    if arguments.stats {
+        super::diversity::main(arguments.seed, arguments.count, arguments.records, arguments.json, out)?;
+    } else if arguments.json {
         json(out, &all())?;
     } else if arguments.markdown {
         markdown(out)?;

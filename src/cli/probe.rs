@@ -3,9 +3,8 @@
 use super::worker::{End, Line};
 use super::{Error, Exit, Result, harness, progress, table};
 use graphsmith::harness::Target;
-use graphsmith::ops;
+use graphsmith::ops::Choice;
 use graphsmith::schema;
-use graphsmith::spec::OpSpec;
 use graphsmith::support::{Forms, Table, key};
 use std::collections::BTreeMap;
 use std::env;
@@ -64,7 +63,7 @@ struct Seen {
 type Results = BTreeMap<(String, String, String), Seen>;
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
-    if let Some(name) = arguments.operator.iter().find(|name| ops::by_name(name).is_none()) {
+    if let Some(name) = arguments.operator.iter().find(|name| Choice::by_name(name).is_none()) {
         return Err(Error::Usage(format!("there is no operator `{name}`; see `graphsmith ops`")));
     }
     if let Some(folder) = arguments.write.as_deref().filter(|folder| !folder.is_dir()) {
@@ -73,14 +72,12 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     // Opened here for their versions, and so that a missing one is told before anything long begins.
     let targets = harness(&arguments.backend)?.targets;
     let wanted = |name: &str| arguments.operator.is_empty() || arguments.operator.iter().any(|wanted| wanted == name);
-    let usable = |spec: &OpSpec, version: &i64| schema::opsets(spec.name, *version).any(|opset| opset >= spec.since);
-    let versions = |spec: &&'static OpSpec| {
-        let spec = *spec;
-        schema::versions(spec.name)
-            .filter(move |version| usable(spec, version))
-            .map(move |version| (spec.name, version))
+    let usable = |it: Choice, version: i64| schema::opsets(it.name(), version).any(|opset| opset >= it.since());
+    let versions = |it: Choice| {
+        let versions = schema::versions(it.name()).filter(move |&version| usable(it, version));
+        versions.map(move |version| (it.name(), version))
     };
-    let units: Vec<(&str, i64)> = ops::ALL.iter().filter(|spec| wanted(spec.name)).flat_map(versions).collect();
+    let units: Vec<(&str, i64)> = Choice::all().filter(|it| wanted(it.name())).flat_map(versions).collect();
     let bar = progress(units.len() as u64 * arguments.count, "cases");
     let mut results = Results::new();
     for (name, version) in units {
@@ -250,7 +247,7 @@ fn write(target: &Target, results: &Results, merge: bool, folder: &Path, out: &m
     let mut operators = forms(results, id);
     if merge {
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let old: Table = toml::from_str(&text).unwrap_or_default();
+        let old = Table::parse(&text).unwrap_or_default();
         if !old.operators.is_empty() && old.version != version {
             return Err(Error::Usage(format!(
                 "{} is of version {}, and this is {version}: probe all operators",
@@ -263,7 +260,7 @@ fn write(target: &Target, results: &Results, merge: bool, folder: &Path, out: &m
         }
     }
     let table = Table { backend: id.to_owned(), version, operators };
-    let text = toml::to_string_pretty(&table).map_err(|error| Error::Usage(error.to_string()))?;
+    let text = table.text().map_err(|error| Error::Usage(error.to_string()))?;
     fs::write(&path, format!("{HEADER}{text}")).map_err(|source| Error::Write { path: path.clone(), source })?;
     writeln!(out, "wrote {}", path.display())?;
     Ok(())

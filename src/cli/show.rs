@@ -169,7 +169,7 @@ fn input(path: &Path) -> Result<(String, Value)> {
     let swarm = Swarm::new(&input.header);
     let generated = case::generate(&input);
     let fate = |(record, fate): (&graphsmith::input::Record, &std::result::Result<(), graphsmith::spec::Skip>)| {
-        let operator = ops::choose(record[0], &swarm).name;
+        let operator = ops::choose(record[0], &swarm).name();
         let fate = fate.map_or_else(|skip| format!("skipped: {skip:?}"), |()| "kept".to_owned());
         json!({ "operator": operator, "fate": fate })
     };

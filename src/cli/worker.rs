@@ -9,10 +9,10 @@ use graphsmith::graph;
 use graphsmith::harness::{Harness, Target};
 use graphsmith::input;
 use graphsmith::known::Place;
-use graphsmith::ops;
+use graphsmith::ops::control::Construct;
+use graphsmith::ops::{Choice, math};
 use graphsmith::reference::largest_integer;
 use graphsmith::schema;
-use graphsmith::spec::OpSpec;
 use graphsmith::support::Focus;
 use graphsmith::swarm::Swarm;
 use serde::{Deserialize, Serialize};
@@ -62,12 +62,12 @@ pub enum End {
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     let unknown = || Error::Usage(format!("there is no operator `{}`", arguments.operator));
-    let spec = ops::by_name(&arguments.operator).ok_or_else(unknown)?;
+    let subject = Choice::by_name(&arguments.operator).ok_or_else(unknown)?;
     let harness = harness(&arguments.backend)?;
     for number in arguments.case..arguments.count {
         say(out, &Line::Case(number))?;
         // A defect of the specification is found by its own tests.
-        let Ok(Ok(case)) = Case::new(generate(spec, arguments.version, number)) else { continue };
+        let Ok(Ok(case)) = Case::new(generate(subject, arguments.version, number)) else { continue };
         let first = if number == arguments.case { arguments.run } else { 0 };
         probe(&harness, &case, first, out)?;
     }
@@ -75,15 +75,29 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
 }
 
 /// A model of one operator; the same number gives the same model. Every other one has any element type, with equal chance.
-fn generate(spec: &'static OpSpec, version: i64, number: u64) -> Generated {
-    let input = input::random(number << 8 | u64::from(spec.code), 1);
+fn generate(subject: Choice, version: i64, number: u64) -> Generated {
+    let records = if matches!(subject, Choice::Control(_)) { 2 } else { 1 };
+    let mut input = input::random(number << 8 | u64::from(subject.code()), records);
     // Forms that a table now excludes must be probed again.
+    // Records are told apart by their text.
+    input.records[0][0] = 0;
+    let first = input.records[0];
     let plain = Swarm::new(&input.header);
-    let opsets: Vec<i64> = schema::opsets(spec.name, version).filter(|&opset| opset >= spec.since).collect();
+    let opsets: Vec<i64> = schema::opsets(subject.name(), version).filter(|&opset| opset >= subject.since()).collect();
     let opset = opsets[number as usize % opsets.len()];
     let dtypes = if number % 2 == 0 { plain.dtypes } else { ANY };
     let swarm = Swarm { focus: Focus::NONE, opset, dtypes, ..plain };
-    let graph = graph::grow_with(&swarm, &input.records, |_| spec);
+    // Control flow needs a value to begin with, and a branch something to hold.
+    let company = Choice::Operator(&math::ADD);
+    let graph = match subject {
+        Choice::Control(Construct::If) => {
+            graph::grow_with(&swarm, &input.records, |record| if record == &first { subject } else { company })
+        }
+        Choice::Control(_) => {
+            graph::grow_with(&swarm, &input.records, |record| if record == &first { company } else { subject })
+        }
+        _ => graph::grow_with(&swarm, &input.records, |_| subject),
+    };
     Generated {
         model: graph.model(),
         seed: swarm.data_seed,
@@ -94,7 +108,10 @@ fn generate(spec: &'static OpSpec, version: i64, number: u64) -> Generated {
 }
 
 fn probe(harness: &Harness, case: &Case, first: usize, out: &mut dyn Write) -> io::Result<()> {
-    let form = case.model.form(&case.model.nodes[0]);
+    let form = match case.model.regions.first() {
+        Some(region) => region.form(&case.model),
+        None => case.model.form(&case.model.nodes[0]),
+    };
     let inputs = case.model.input_data(&case.data);
     let largest = largest_integer(&case.model, &case.wide);
     let runs = harness.targets.iter().flat_map(|target| Level::ALL.map(|level| (target, level)));

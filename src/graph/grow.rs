@@ -3,14 +3,16 @@
 use super::{Graph, Leaf, Operator, ValueId, Vertex, Wire};
 use crate::input::{Input, Picks, Record};
 use crate::limits::{MAX_ELEMENTS, MAX_OPERATORS, MAX_TOTAL_ELEMENTS, MAX_WORK};
-use crate::ops;
+use crate::ops::patterns::{Link, Pattern, Step};
+use crate::ops::{self, Choice};
 use crate::schema;
 use crate::spec::{Builder, Domain, Draft, LeafDraft, OpSpec, Role, Skip, Source, TensorType};
 use crate::support::form_of;
 use crate::swarm::Swarm;
 use crate::term::{self, product};
+use petgraph::Direction;
 use petgraph::graph::NodeIndex;
-use petgraph::visit::{Bfs, Walker};
+use petgraph::visit::{Bfs, EdgeRef, Walker};
 
 /// Grows the graph that an input describes. Starts a new generation of terms: earlier graphs become invalid.
 pub fn grow(input: &Input) -> Graph {
@@ -19,12 +21,24 @@ pub fn grow(input: &Input) -> Graph {
     grow_with(&swarm, &input.records, choose)
 }
 
-/// Like [`grow`], with the operator of each record chosen by the caller.
-pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> &'static OpSpec) -> Graph {
+/// Like [`grow`], with what each record becomes chosen by the caller.
+pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> Choice) -> Graph {
     term::reset();
-    let mut graph = Graph { opset: swarm.opset, ..Graph::default() };
+    let mut graph = Graph { opset: swarm.opset, focus: swarm.focus, symbolic: swarm.symbolic, ..Graph::default() };
     for record in records {
-        let fate = graph.insert(choose(record), record, swarm);
+        let fate = match choose(record) {
+            Choice::Operator(spec) => graph.insert(spec, record, swarm).map(|node| vec![node]),
+            Choice::Pattern(pattern) => graph.insert_pattern(pattern, record, swarm),
+            Choice::Control(construct) => {
+                let fate = graph.insert_control(construct, record, swarm);
+                graph.fates.push(fate);
+                continue;
+            }
+        };
+        if let Ok(placed) = &fate {
+            graph.fill_branch(placed);
+        }
+        let fate = fate.map(|placed| placed.first().copied());
         graph.fates.push(fate);
     }
     graph
@@ -40,7 +54,8 @@ fn check_form(spec: &OpSpec, draft: &Draft, pool: &[TensorType], swarm: &Swarm) 
     };
     let operands = || draft.operands.iter().map(dtype);
     let outputs = || draft.outputs.iter().map(|output| output.dtype);
-    let signature = schema::signature(spec.name, swarm.opset).ok_or(Skip::DType)?;
+    let signature =
+        schema::signature(spec.name, swarm.opset).filter(|_| spec.since <= swarm.opset).ok_or(Skip::DType)?;
     if !signature.allows(operands(), outputs()) {
         return Err(Skip::DType);
     }
@@ -59,29 +74,66 @@ impl Graph {
         // The highest bytes, so that the zero byte is the plain case.
         if usize::from(place) + usize::from(swarm.backward) >= 256 && !open.is_empty() {
             let target = open[usize::from(place) % open.len()];
-            let inserted = self.attempt(spec, record, swarm, Some(target));
+            let inserted = self.attempt(spec, record, swarm, Some(target), &[]);
             if inserted.is_ok() {
                 return inserted;
             }
         }
-        self.attempt(spec, record, swarm, None)
+        self.attempt(spec, record, swarm, None, &[])
+    }
+
+    /// Places the steps of a pattern until one does not fit. At least one operator.
+    fn insert_pattern(&mut self, pattern: &Pattern, record: &Record, swarm: &Swarm) -> Result<Vec<NodeIndex>, Skip> {
+        let mut placed: Vec<NodeIndex> = Vec::new();
+        for (index, step) in pattern.steps.iter().enumerate() {
+            if self.operators().count() >= MAX_OPERATORS {
+                break;
+            }
+            let linked: Vec<ValueId> = if index == 0 { Vec::new() } else { self.linked(step, &placed) };
+            // Other picks for each step, each of them a function of the same byte.
+            let shift = if step.same_picks { 0 } else { (index as u8).wrapping_mul(37) };
+            let varied = record.map(|byte| byte.wrapping_add(shift));
+            match self.attempt(step.spec, &varied, swarm, None, &linked) {
+                Ok(node) => placed.push(node),
+                Err(skip) if placed.is_empty() => return Err(skip),
+                Err(_) => break,
+            }
+        }
+        if placed.is_empty() { Err(Skip::TooMany) } else { Ok(placed) }
+    }
+
+    /// The values that a step of a pattern must use.
+    fn linked(&self, step: &Step, placed: &[NodeIndex]) -> Vec<ValueId> {
+        let operand = |node: NodeIndex, slot: usize| {
+            let mut edges = self.dag.edges_directed(node, Direction::Incoming);
+            let edge = edges.find(|edge| edge.weight().to == slot).expect("patterns name operands that are there");
+            (edge.source(), edge.weight().from)
+        };
+        let value = |link: &Link| match *link {
+            Link::Previous => (placed[placed.len() - 1], 0),
+            Link::Output(step) => (placed[step], 0),
+            Link::Operand(step, slot) => operand(placed[step], slot),
+        };
+        step.operands.iter().map(value).collect()
     }
 
     /// A graph input whose values nothing constrains may be computed by an operator instead.
     fn is_open(&self, index: NodeIndex) -> bool {
-        matches!(&self.dag[index], Vertex::Leaf(Leaf { role: Role::Input, domain: Domain::Any, .. }))
+        matches!(&self.dag[index], Vertex::Leaf(Leaf { role: Role::Input, domain: Domain::Any, content: None, .. }))
     }
 
-    /// Builds the operator and keeps it if all laws can hold; otherwise leaves the graph as it was.
-    fn attempt(
+    /// Builds the operator, using the values `linked`, and keeps it if all laws can hold; otherwise leaves the graph as it
+    /// was.
+    pub(super) fn attempt(
         &mut self,
         spec: &'static OpSpec,
         record: &Record,
         swarm: &Swarm,
         target: Option<NodeIndex>,
+        linked: &[ValueId],
     ) -> Result<NodeIndex, Skip> {
         let (assignment, law_count) = (self.vars.snapshot(), self.laws.len());
-        let result = self.try_attempt(spec, record, swarm, target);
+        let result = self.try_attempt(spec, record, swarm, target, linked);
         if result.is_err() {
             self.vars.restore(assignment);
             self.laws.truncate(law_count);
@@ -95,13 +147,16 @@ impl Graph {
         record: &Record,
         swarm: &Swarm,
         target: Option<NodeIndex>,
+        linked: &[ValueId],
     ) -> Result<NodeIndex, Skip> {
         let first_new = self.vars.len();
         let (values, types) = self.pool(target);
         let wanted = target.map(|index| self.output_type((index, 0)).clone());
         let mut picks = Picks::new(record);
         picks.byte();
-        let mut builder = Builder::new(spec, picks, swarm, &types, &mut self.vars, wanted);
+        let position = |value: &ValueId| values.iter().position(|known| known == value).ok_or(Skip::Pattern);
+        let forced = linked.iter().map(position).collect::<Result<_, _>>()?;
+        let mut builder = Builder::new(spec, picks, swarm, &types, &mut self.vars, wanted, forced);
         (spec.build)(&mut builder)?;
         let mut draft = std::mem::take(&mut builder.draft);
         if let Some(skip) = draft.failed {
@@ -124,7 +179,7 @@ impl Graph {
         self.values.iter().zip(&self.types).filter(free).map(|(value, ty)| (*value, ty.clone())).unzip()
     }
 
-    fn output_type(&self, (index, slot): ValueId) -> &TensorType {
+    pub(super) fn output_type(&self, (index, slot): ValueId) -> &TensorType {
         match &self.dag[index] {
             Vertex::Leaf(leaf) => &leaf.ty,
             Vertex::Operator(operator) => &operator.outputs[slot],
@@ -132,7 +187,7 @@ impl Graph {
     }
 
     /// Solving may have moved any size, so everything is checked again.
-    fn check_limits(&self, draft: &Draft) -> Result<(), Skip> {
+    pub(super) fn check_limits(&self, draft: &Draft) -> Result<(), Skip> {
         let elements = |ty: &TensorType| product(&ty.shape).eval(&self.vars).filter(|&count| count <= MAX_ELEMENTS);
         let mut total = 0;
         let leaves = self.dag.node_weights().flat_map(|vertex| match vertex {
@@ -204,7 +259,7 @@ impl Graph {
         index
     }
 
-    fn offer(&mut self, value: ValueId, ty: TensorType) {
+    pub(super) fn offer(&mut self, value: ValueId, ty: TensorType) {
         self.values.push(value);
         self.types.push(ty);
     }

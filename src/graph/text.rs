@@ -1,12 +1,12 @@
 //! A model as readable text and as a Graphviz graph.
 
-use crate::model::Model;
+use crate::model::{Control, Model, Region};
 use crate::spec::{Attribute, Role};
 use std::fmt::{self, Write};
 
 /// One line per leaf and node: `t3: f32[2,3] = Conv(x0, w1) {strides=[1, 2]}`; outputs are marked with `->`.
 pub fn text(model: &Model) -> String {
-    let mut text = String::new();
+    let mut text = format!("   opset {}{}\n", model.opset, if model.symbolic { ", symbolic sizes" } else { "" });
     for leaf in &model.leaves {
         let role = match leaf.role {
             Role::Input => "input",
@@ -20,7 +20,10 @@ pub fn text(model: &Model) -> String {
         }
         text.push('\n');
     }
-    for node in &model.nodes {
+    for (index, node) in model.nodes.iter().enumerate() {
+        if let Some(region) = model.regions.iter().find(|region| region.nodes.start == index) {
+            let _ = writeln!(text, "   {} {{", heading(model, region));
+        }
         let exposed = node.outputs.iter().any(|output| model.outputs.contains(output));
         let outputs: Vec<String> = node.outputs.iter().map(|&output| typed(model, output)).collect();
         let operands: Vec<&str> =
@@ -32,8 +35,23 @@ pub fn text(model: &Model) -> String {
             let _ = write!(text, " {{{}}}", attributes.join(", "));
         }
         text.push('\n');
+        if model.regions.iter().any(|region| region.nodes.end == index + 1) {
+            text.push_str("   }\n");
+        }
     }
     text
+}
+
+/// `Loop(c9, t3) -> t8: 3 iterations`: the node that holds the lines up to the brace.
+fn heading(model: &Model, region: &Region) -> String {
+    let name = |value: usize| model.values[value].name.as_str();
+    let operands: Vec<&str> = region.operands().into_iter().map(|operand| operand.map_or("-", name)).collect();
+    let outputs: Vec<&str> = region.outputs(model).into_iter().map(name).collect();
+    let held = match &region.control {
+        Control::If { taken, .. } => format!("the branch for {taken}, which is taken"),
+        Control::Repeat(repeat) => format!("{} iterations", repeat.bodies.len()),
+    };
+    format!("{}({}) -> {}: {held}", region.operator(), operands.join(", "), outputs.join(", "))
 }
 
 /// The model in Graphviz's language.
@@ -80,6 +98,7 @@ impl fmt::Display for Attribute<i64> {
             Attribute::Float(value) => write!(f, "{value:?}"),
             Attribute::Floats(values) => write!(f, "{values:?}"),
             Attribute::Text(value) => write!(f, "{value:?}"),
+            Attribute::Tensor(value) => write!(f, "{value:?}"),
         }
     }
 }

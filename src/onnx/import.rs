@@ -156,6 +156,7 @@ fn attribute(node: &NodeProto, proto: &AttributeProto) -> Result<Attribute<i64>,
         AttributeType::String => {
             Attribute::Text(String::from_utf8(proto.s.clone().unwrap_or_default()).map_err(|_| unreadable())?)
         }
+        AttributeType::Tensor => Attribute::Tensor(tensor_data(proto.t.as_ref().ok_or_else(unreadable)?)?),
         _ => return Err(unreadable()),
     })
 }

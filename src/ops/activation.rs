@@ -2,7 +2,7 @@
 
 use super::common::{UNARY, as_output, error_of_jumps, float_attribute, is_float, one, operand, wide};
 use super::rounding::{error_of, unless};
-use crate::dtype::{DType, DTypes, FLOATS, INDICES, NUMBERS, SIGNED_INTS};
+use crate::dtype::{FLOATS, INDICES, NUMBERS, SIGNED_INTS};
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::term::Term;
 use tch::{TchError, Tensor};
@@ -34,7 +34,7 @@ const ACTIVATION: OpSpec = OpSpec { dtypes: FLOATS, ..UNARY };
 pub const RELU: OpSpec = OpSpec {
     code: 0x01,
     name: "Relu",
-    since: 14,
+    since: 6,
     dtypes: FLOATS.or(SIGNED_INTS),
     doc: "max(x, 0).",
     numerics: Numerics::SELECTING,
@@ -46,7 +46,7 @@ pub const RELU: OpSpec = OpSpec {
 pub const LEAKY_RELU: OpSpec = OpSpec {
     code: 0x24,
     name: "LeakyRelu",
-    since: 16,
+    since: 6,
     doc: "x where x >= 0, else alpha * x.",
     numerics: SHORT,
     build: |b| build_with(b, &[("alpha", &[0.25, 0.01, 0.1, 0.5, 1.5, 0.0, -0.5])]),
@@ -60,7 +60,7 @@ pub const LEAKY_RELU: OpSpec = OpSpec {
 pub const PRELU: OpSpec = OpSpec {
     code: 0x2e,
     name: "PRelu",
-    since: 16,
+    since: 9,
     dtypes: FLOATS.or(INDICES),
     doc: "x where x >= 0, else slope * x; slope is broadcast to x.",
     numerics: Numerics::ROUNDED,
@@ -106,7 +106,7 @@ pub const CELU: OpSpec = OpSpec {
     code: 0x27,
     name: "Celu",
     since: 12,
-    dtypes: DTypes::of(&[DType::F32]),
+    // Other types than f32 came with opset 28.
     doc: "max(0, x) + min(0, alpha * (exp(x / alpha) - 1)).",
     numerics: THROUGH_ONE,
     build: |b| build_with(b, &[("alpha", &[0.5, 1.0, 1.5, 0.25, 2.0])]),

@@ -45,7 +45,7 @@ pub const SPACE_TO_DEPTH: OpSpec = OpSpec {
     code: 0x5d,
     name: "SpaceToDepth",
     dtypes: ANY,
-    doc: "Moves blocks of pixels into channels.",
+    doc: "Moves blocks of pixels into channels, depth-column-row (DCR) or column-row-depth (CRD).",
     build: |b| {
         let x = b.input_or(b.dtypes(), 4..=4, |b| {
             let [n, c, h, w] = new_sizes(b);
@@ -54,6 +54,11 @@ pub const SPACE_TO_DEPTH: OpSpec = OpSpec {
         })?;
         let [n, c, h, w] = x.nchw();
         let block = declare_block(b, &x, |[_, _, h, w], block| h % block == 0 && w % block == 0);
+        // The attribute came with opset 28.
+        if b.opset() >= 28 && !b.chance(64) {
+            let mode = b.one_of(&["CRD", "DCR", "CRD"]);
+            b.set_text("mode", mode);
+        }
         b.require(h.divisible_by(block));
         b.require(w.divisible_by(block));
         b.output(x.dtype, [n, c * block * block, h / block, w / block]);
@@ -61,12 +66,10 @@ pub const SPACE_TO_DEPTH: OpSpec = OpSpec {
     },
     eval: |a| {
         let ([n, c, h, w], block) = sizes(a)?;
-        if a.text("mode", "DCR") != "DCR" {
-            return Err(unsupported("the modes that SpaceToDepth got after opset 18"));
-        }
         let (rows, columns) = (h / block, w / block);
         let split = [n, c, rows, block, columns, block];
-        one(rearrange(a.x(0), split, [0, 3, 5, 1, 2, 4], [n, c * block * block, rows, columns]))
+        let order = if a.text("mode", "DCR") == "CRD" { [0, 1, 3, 5, 2, 4] } else { [0, 3, 5, 1, 2, 4] };
+        one(rearrange(a.x(0), split, order, [n, c * block * block, rows, columns]))
     },
     ..OpSpec::BASE
 };

@@ -3,10 +3,12 @@
 use super::common::{UNARY, as_output, one, operand, wide};
 use super::rounding::{REACH, error_of, unless};
 use crate::dtype::{ANY, DType, DTypes, FLOATS};
+use crate::spec::args::kind_of;
 use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
+use crate::term::Term;
 use tch::{Kind, Tensor};
 
-pub const TABLE: &[&OpSpec] = &[&CAST, &CAST_LIKE, &IDENTITY, &DROPOUT];
+pub const TABLE: &[&OpSpec] = &[&CAST, &CAST_LIKE, &BIT_CAST, &IDENTITY, &DROPOUT];
 
 /// Floats become integers by rounding toward zero, and must lie in the target's range; wider integers lose their upper
 /// bits; bool is x != 0. Follows the rules in the text of Cast-13.
@@ -20,6 +22,7 @@ pub const CAST: OpSpec = OpSpec {
         let x = input_from_any(b)?;
         let to = b.dtype_in_any_lane(targets(b, x.dtype))?;
         b.set_int("to", i64::from(to.onnx_code()));
+        set_unused(b);
         b.output(to, x.shape);
         Ok(())
     },
@@ -37,14 +40,40 @@ pub const CAST_LIKE: OpSpec = OpSpec {
         let x = input_from_any(b)?;
         let to = targets(b, x.dtype);
         let like = b.input_in_any_lane(to, ANY_RANK)?;
+        set_unused(b);
         b.output(like.dtype, x.shape);
         Ok(())
     },
     ..CAST
 };
 
+/// ONNX BitCast, opset 26. Bits that make floats of ordinary size come from leaves of their own: of other integers most
+/// would make NaN or subnormal numbers.
+pub const BIT_CAST: OpSpec = OpSpec {
+    code: 0xd8,
+    name: "BitCast",
+    since: 26,
+    doc: "The bits of x as an element type of the same size.",
+    numerics: Numerics::Custom(|a, errors, exact| {
+        let x = wide(a, 0)?;
+        let mut doubtful = error_of(errors, 0, &x)?.f_gt(0.0)?;
+        if a.dtype(0).is_float() {
+            // Zeros of either sign are one value, whose bits differ.
+            doubtful = doubtful.f_logical_or(&x.f_eq(0.0)?)?;
+        }
+        one(unless(&doubtful, &exact[0].f_to_kind(Kind::Double)?.f_zeros_like()?))
+    }),
+    build: build_bit_cast,
+    eval: |a| {
+        let stored = a.x(0).detach().f_to_kind(bits_kind(a.dtype(0)))?;
+        let bits = stored.f_view_dtype(bits_kind(a.output_dtypes[0]))?;
+        as_output(a, bits.f_to_kind(a.output_kind(0))?)
+    },
+    ..OpSpec::BASE
+};
+
 pub const IDENTITY: OpSpec =
-    OpSpec { code: 0x44, name: "Identity", since: 16, doc: "x.", numerics: Numerics::Exact, eval: operand, ..UNARY };
+    OpSpec { code: 0x44, name: "Identity", since: 1, doc: "x.", numerics: Numerics::Exact, eval: operand, ..UNARY };
 
 /// At inference Dropout is the identity, whatever the ratio.
 pub const DROPOUT: OpSpec = OpSpec {
@@ -85,6 +114,77 @@ fn is_exact(from: DType, to: DType) -> bool {
 fn targets(b: &Builder, from: DType) -> DTypes {
     let fits = |to: &DType| !b.in_exact_lane() || is_exact(from, *to);
     DTypes::of(&ANY.iter().filter(fits).collect::<Vec<_>>())
+}
+
+/// The libtorch type with the bits of `dtype`. Of the unsigned types that libtorch only stores it is the signed one, whose
+/// upper bits [`as_output`] takes away.
+fn bits_kind(dtype: DType) -> Kind {
+    match dtype {
+        DType::F16 => Kind::Half,
+        DType::BF16 => Kind::BFloat16,
+        DType::U16 => Kind::Int16,
+        DType::U32 => Kind::Int,
+        other => kind_of(other, false),
+    }
+}
+
+fn build_bit_cast(b: &mut Builder) -> Result<(), Skip> {
+    let to = match &b.wanted {
+        Some(wanted) => wanted.dtype,
+        None => b.one_of(&DType::ALL),
+    };
+    let sources: Vec<DType> = ANY.iter().filter(|from| from.size_bytes() == to.size_bytes() && *from != to).collect();
+    // Every size has two types at least; a copy is worth a test, too.
+    let from = if b.chance(16) { to } else { b.one_of(&sources) };
+    let x = match bits_domain(b, from, to) {
+        Some(domain) => {
+            let rank = b.one_of(&[2, 3, 1, 4, 0]);
+            let shape: Vec<Term> = match &b.wanted {
+                Some(wanted) => wanted.shape.clone(),
+                None => (0..rank).map(|_| b.size(rank)).collect(),
+            };
+            b.leaf(from, shape, domain)
+        }
+        None => b.input_in_any_lane(DTypes::of(&[from]), ANY_RANK)?,
+    };
+    b.set_int("to", i64::from(to.onnx_code()));
+    b.output(to, x.shape);
+    Ok(())
+}
+
+/// The integers whose bits are floats of magnitudes from 0.5 to 8, or bools; `None` where any bits will do.
+fn bits_domain(b: &mut Builder, from: DType, to: DType) -> Option<Domain> {
+    let (least, most): (i64, i64) = match to {
+        _ if from == to || from.is_float() && !to.is_float() => return None,
+        DType::Bool => return Some(Domain::Range(0.0, 1.0)),
+        DType::F16 => (0x3800, 0x4800),
+        DType::BF16 => (0x3f00, 0x4100),
+        DType::F32 => (0x3f00_0000, 0x4100_0000),
+        DType::F64 => (0x3fe0_0000_0000_0000, 0x4020_0000_0000_0000),
+        _ => return None,
+    };
+    if from.is_float() {
+        return None;
+    }
+    let (least, most) = (least as f64, most as f64);
+    let sign = from.max() + 1.0;
+    Some(match from.is_unsigned() {
+        _ if b.coin() => Domain::Range(least, most),
+        // The sign is the uppermost bit, of half the weight of what lies behind the largest unsigned number.
+        true => Domain::Range(sign / 2.0 + least, sign / 2.0 + most),
+        false => Domain::Range(least - sign, most - sign),
+    })
+}
+
+/// Attributes that mean something only for the float8 types, of which graphsmith has none.
+fn set_unused(b: &mut Builder) {
+    if b.opset() >= 19 && b.chance(24) {
+        b.attr("saturate", 0..=1);
+    }
+    if b.opset() >= 24 && b.chance(24) {
+        let mode = b.one_of(&["up", "down", "nearest"]);
+        b.set_text("round_mode", mode);
+    }
 }
 
 /// An operand that can be cast to the wanted type, if there is one.
@@ -167,7 +267,7 @@ fn build_dropout(b: &mut Builder) -> Result<(), Skip> {
 mod tests {
     use super::super::common::testing::eval;
     use super::*;
-    use crate::dtype::DType::{Bool, F16, F32, F64, I8, I32, I64, U8};
+    use crate::dtype::DType::{BF16, Bool, F16, F32, F64, I8, I32, I64, U8, U16, U32};
 
     #[test]
     fn the_rules_of_the_onnx_text() {
@@ -179,6 +279,20 @@ mod tests {
         assert_eq!(cast(I32, &[256.0, 0.0], Bool), [1.0, 0.0], "bool keeps no bits");
         assert_eq!(cast(Bool, &[1.0, 0.0], F16), [1.0, 0.0]);
         assert_eq!(cast(F64, &[2049.0], F16), [2048.0], "to the nearest even");
+    }
+
+    #[test]
+    fn bits_are_kept() {
+        let bits = |from, x: &[f64], to| eval(&BIT_CAST, &[(from, x)], &[], to);
+        assert_eq!(bits(F32, &[1.0, -2.5], I32), [1065353216.0, -1071644672.0], "examples of ONNX");
+        assert_eq!(bits(F32, &[-1.0], U32), [3212836864.0]);
+        assert_eq!(bits(I32, &[1065353216.0], F32), [1.0]);
+        assert_eq!(bits(F16, &[1.0, -1.0], U16), [15360.0, 48128.0]);
+        assert_eq!(bits(U16, &[48128.0], F16), [-1.0]);
+        assert_eq!(bits(BF16, &[1.0], F16), [1.875]);
+        assert_eq!(bits(I8, &[-1.0], U8), [255.0]);
+        assert_eq!(bits(F64, &[1.0], I64), [4607182418800017408.0]);
+        assert_eq!(bits(Bool, &[1.0, 0.0], U8), [1.0, 0.0]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub const TABLE: &[&OpSpec] = &[&DIV, &RECIPROCAL, &MOD, &POW];
 pub const DIV: OpSpec = OpSpec {
     code: 0x04,
     name: "Div",
-    since: 14,
+    since: 7,
     dtypes: NUMBERS,
     doc: "x / y; rounded toward zero for integers.",
     build: |b| build_divided(b).map(|_| ()),
@@ -41,7 +41,8 @@ pub const MOD: OpSpec = OpSpec {
     numerics: Numerics::Custom(error_mod),
     build: |b| {
         let x = build_divided(b)?;
-        let fmod = i64::from(x.dtype.is_float() || b.coin());
+        // Of floats, that with the sign of y came with opset 28.
+        let fmod = i64::from(x.dtype.is_float() && b.opset() < 28 || b.coin());
         if fmod == 1 || b.coin() {
             b.set_int("fmod", fmod);
         }
@@ -55,7 +56,7 @@ pub const MOD: OpSpec = OpSpec {
 pub const POW: OpSpec = OpSpec {
     code: 0x0b,
     name: "Pow",
-    since: 15,
+    since: 7,
     dtypes: FLOATS.or(INDICES),
     doc: "x to the power of y, which may have another type; in the type of x.",
     // Through exp(y * log x) the relative error grows with the exponent of the result.
@@ -120,14 +121,18 @@ fn without_minus_one(y: &Tensor) -> Result<(Tensor, Option<Tensor>), TchError> {
 fn error_mod(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
     let (x, y) = (wide(a, 0)?, wide(a, 1)?);
     let (ex, ey) = (error_of(errors, 0, &x)?, error_of(errors, 1, &y)?);
-    let quotient = x.f_div(&y)?.f_trunc()?;
+    let fmod = a.int("fmod", 0) == 1;
+    let whole = |quotient: Tensor| if fmod { quotient.f_trunc() } else { quotient.f_floor() };
+    let quotient = whole(x.f_div(&y)?)?;
+    // The remainder by truncation is exact; that by the formula of the text rounds at each step.
+    let steps = if fmod { x.f_zeros_like()? } else { x.f_abs()? * (2.0 * a.output_dtypes[0].unit_roundoff()) };
     let mut doubtful = (&ey * REACH).f_ge_tensor(&y.f_abs()?)?;
     for (sx, sy) in [(REACH, REACH), (REACH, -REACH), (-REACH, REACH), (-REACH, -REACH)] {
-        let corner = x.f_add(&(&ex * sx))?.f_div(&y.f_add(&(&ey * sy))?)?.f_trunc()?;
+        let corner = whole(x.f_add(&((&ex + &steps) * sx))?.f_div(&y.f_add(&(&ey * sy))?)?)?;
         doubtful = doubtful.f_logical_or(&corner.f_ne_tensor(&quotient)?)?;
     }
     let rounding = exact[0].f_abs()? * a.output_dtypes[0].unit_roundoff();
-    one(unless(&doubtful, &(ex + quotient.f_abs()? * ey + rounding)))
+    one(unless(&doubtful, &(ex + quotient.f_abs()? * ey + rounding + steps)))
 }
 
 /// A float base takes exponents of any type and sign; an integer base small integers from 0 on, because ONNX does not

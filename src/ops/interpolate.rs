@@ -1,4 +1,4 @@
-//! Interpolation along the axes of a tensor, as Resize of opset 18 defines it.
+//! Interpolation along the axes of a tensor, as Resize defines it.
 
 use super::common::one;
 use super::windows::unsupported;
@@ -51,7 +51,8 @@ fn axes(a: &Args) -> Result<Vec<Axis>, TchError> {
     }
     let coordinates = a.text("coordinate_transformation_mode", "half_pixel");
     if a.int("antialias", 0) != 0
-        || !["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"].contains(&coordinates)
+        || !["half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners", "pytorch_half_pixel"]
+            .contains(&coordinates)
     {
         return Err(unsupported("Resize with antialiasing, regions of interest or other coordinates"));
     }
@@ -91,6 +92,10 @@ impl Axis {
                 if length == 1.0 { 0.0 } else { x * (self.input - 1) as f64 / (length - 1.0) }
             }
             "pytorch_half_pixel" if self.output <= 1 => 0.0,
+            "half_pixel_symmetric" => {
+                let adjustment = self.output as f64 / (self.scale * self.input as f64);
+                self.input as f64 / 2.0 * (1.0 - adjustment) + (x + 0.5) / self.scale - 0.5
+            }
             _ => (x + 0.5) / self.scale - 0.5,
         }
     }

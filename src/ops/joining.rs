@@ -55,11 +55,11 @@ pub const CONCAT: OpSpec = OpSpec {
     ..OpSpec::BASE
 };
 
-/// ONNX Split, opset 18.
+/// ONNX Split. Up to opset 17 the number of equal parts is that of the outputs.
 pub const SPLIT: OpSpec = OpSpec {
     code: 0x88,
     name: "Split",
-    since: 18,
+    since: 13,
     doc: "Cuts along an axis into `num_outputs` equal parts (the last may be smaller) or parts of given sizes.",
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
@@ -91,9 +91,15 @@ pub const SPLIT: OpSpec = OpSpec {
     ..OpSpec::BASE
 };
 
-/// Parts of a dimension by the attribute `num_outputs`.
+/// Equal parts of a dimension: from opset 18 on by the attribute `num_outputs`, and then the last may be smaller.
 fn equal_parts(b: &mut Builder, dim: Term) -> Vec<Term> {
     let size = b.value(dim);
+    if b.opset() < 18 {
+        let counts: Vec<i64> = (2..=4).filter(|count| size % count == 0).collect();
+        let count = if counts.is_empty() { 1 } else { b.one_of(&counts) };
+        b.require(dim.divisible_by(count));
+        return vec![dim / count; count as usize];
+    }
     // Otherwise no element would be left for the last part, of which the text does not speak.
     let leaves_some = |count: &i64| size - (count - 1) * ((size + count - 1) / count) >= 1;
     let counts: Vec<i64> = (2..=4).filter(leaves_some).collect();
@@ -128,16 +134,16 @@ fn sized_parts(b: &mut Builder, dim: Term) -> Vec<Term> {
 }
 
 /// The base of operators whose result depends on shapes only, which no error of the operand can change.
-const OF_SHAPE: OpSpec = OpSpec {
+pub const OF_SHAPE: OpSpec = OpSpec {
     numerics: Numerics::Custom(|_, _, exact| exact.iter().map(|y| y.f_zeros_like()?.f_to_kind(Kind::Double)).collect()),
     ..OpSpec::BASE
 };
 
-/// ONNX Shape, opset 15.
+/// ONNX Shape; `start` and `end` came with opset 15.
 pub const SHAPE: OpSpec = OpSpec {
     code: 0x89,
     name: "Shape",
-    since: 15,
+    since: 1,
     doc: "The dimensions, or those from `start` up to `end`, as a tensor.",
     build: build_shape,
     eval: |a| {
@@ -151,12 +157,13 @@ fn build_shape(b: &mut Builder) -> Result<(), Skip> {
     let x = b.input(b.dtypes(), ANY_RANK)?;
     let rank = x.rank() as i64;
     let (mut start, mut end) = (0, rank);
-    if b.coin() {
+    let part = b.opset() >= 15;
+    if part && b.coin() {
         // Also out of range, where the axes are clamped.
         start = b.below(2 * x.rank() + 3) as i64 - rank - 1;
         b.set_int("start", start);
     }
-    if b.coin() {
+    if part && b.coin() {
         end = b.below(2 * x.rank() + 3) as i64 - rank - 1;
         b.set_int("end", end);
     }

@@ -2,7 +2,7 @@
 
 use super::common::{BINARY, UNARY, one, wide, wrapped};
 use super::rounding::{error_of, unless};
-use crate::dtype::{ANY, BOOL, DType, FLOATS, INTS, NUMBERS, UNSIGNED_INTS};
+use crate::dtype::{ANY, BOOL, DType, FLOATS, INTS, NUMBERS};
 use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
 use tch::Tensor;
 
@@ -46,7 +46,7 @@ pub const LESS: OpSpec =
 pub const LESS_OR_EQUAL: OpSpec = OpSpec {
     code: 0x33,
     name: "LessOrEqual",
-    since: 16,
+    since: 12,
     doc: "Whether x <= y.",
     eval: |a| one(a.x(0).f_le_tensor(a.x(1))),
     ..COMPARISON
@@ -63,7 +63,7 @@ pub const GREATER: OpSpec = OpSpec {
 pub const GREATER_OR_EQUAL: OpSpec = OpSpec {
     code: 0x35,
     name: "GreaterOrEqual",
-    since: 16,
+    since: 12,
     doc: "Whether x >= y.",
     eval: |a| one(a.x(0).f_ge_tensor(a.x(1))),
     ..COMPARISON
@@ -100,13 +100,17 @@ pub const BIT_SHIFT: OpSpec = OpSpec {
     code: 0x3a,
     name: "BitShift",
     since: 11,
-    dtypes: UNSIGNED_INTS,
-    doc: "x shifted by y bits; bits shifted out are lost.",
+    // Signed ones came with opset 28.
+    dtypes: INTS,
+    doc: "x shifted by y bits; bits shifted out are lost, and a negative x stays negative when shifted right.",
     numerics: Numerics::SELECTING,
     build: |b| {
         let x = b.input(b.dtypes(), ANY_RANK)?;
         let shape = b.broadcastable_shape(&x.shape);
-        let y = b.leaf(x.dtype, shape, Domain::Range(0.0, (8 * x.dtype.size_bytes() - 1) as f64));
+        let bits = (8 * x.dtype.size_bytes()) as f64;
+        // What shifts by more bits or by less than none give was first said in opset 28.
+        let (low, high) = if b.opset() >= 28 && b.chance(96) { (-2.0, bits + 2.0) } else { (0.0, bits - 1.0) };
+        let y = b.leaf(x.dtype, shape, Domain::Range(if x.dtype.is_unsigned() { 0.0 } else { low }, high));
         let direction = b.one_of(&["RIGHT", "LEFT"]);
         b.set_text("direction", direction);
         let shape = b.broadcast(&[&x.shape, &y.shape]);
@@ -116,8 +120,12 @@ pub const BIT_SHIFT: OpSpec = OpSpec {
     eval: |a| {
         let (x, y) = (a.x(0), a.x(1));
         let left = a.text("direction", "") == "LEFT";
-        let shifted = if left { x.f_bitwise_left_shift(y) } else { x.f_bitwise_right_shift(y) };
-        one(wrapped(shifted?, a.output_dtypes[0]))
+        let shifted = if left { x.f_bitwise_left_shift(y) } else { x.f_bitwise_right_shift(y) }?;
+        // The type that holds the integers may be wider than their own.
+        let bits = 8 * a.output_dtypes[0].size_bytes() as i64;
+        let within = y.f_ge(0)?.f_logical_and(&y.f_lt(bits)?)?;
+        let fill = if left { x.f_zeros_like() } else { x.f_clamp(-1, 0) }?;
+        one(wrapped(shifted.f_where_self(&within, &fill)?, a.output_dtypes[0]))
     },
     ..OpSpec::BASE
 };
@@ -162,7 +170,7 @@ pub const BITWISE_NOT: OpSpec = OpSpec {
 pub const WHERE: OpSpec = OpSpec {
     code: 0x3f,
     name: "Where",
-    since: 16,
+    since: 9,
     dtypes: ANY,
     doc: "x where the condition holds, else y.",
     build: build_where,
@@ -242,7 +250,7 @@ fn error_of_equality(a: &Args, errors: &[Option<Tensor>], _: &[Tensor]) -> Outpu
 mod tests {
     use super::super::common::testing::eval;
     use super::*;
-    use crate::dtype::DType::{Bool, F32, I64, U8};
+    use crate::dtype::DType::{Bool, F32, I8, I64, U8};
     use crate::spec::Attribute::{Int, Text};
 
     #[test]
@@ -250,6 +258,12 @@ mod tests {
         let operands: [(_, &[f64]); 2] = [(U8, &[16.0, 4.0, 255.0]), (U8, &[1.0, 0.0, 7.0])];
         assert_eq!(eval(&BIT_SHIFT, &operands, &[("direction", Text("LEFT".into()))], U8), [32.0, 4.0, 128.0]);
         assert_eq!(eval(&BIT_SHIFT, &operands, &[("direction", Text("RIGHT".into()))], U8), [8.0, 4.0, 1.0]);
+        // The rules of opset 28.
+        let operands: [(_, &[f64]); 2] = [(I8, &[-8.0, -8.0, 8.0, -8.0, 64.0]), (I8, &[1.0, 9.0, 8.0, -1.0, 1.0])];
+        let right = [-4.0, -1.0, 0.0, -1.0, 32.0];
+        assert_eq!(eval(&BIT_SHIFT, &operands, &[("direction", Text("RIGHT".into()))], I8), right);
+        let left = [-16.0, 0.0, 0.0, 0.0, -128.0];
+        assert_eq!(eval(&BIT_SHIFT, &operands, &[("direction", Text("LEFT".into()))], I8), left);
     }
 
     #[test]

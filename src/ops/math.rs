@@ -11,7 +11,7 @@ pub const TABLE: &[&OpSpec] =
 pub const ADD: OpSpec = OpSpec {
     code: 0x02,
     name: "Add",
-    since: 14,
+    since: 7,
     dtypes: NUMBERS,
     doc: "x + y.",
     eval: |a| one(a.x(0).f_add(a.x(1))),
@@ -22,7 +22,7 @@ pub const ADD: OpSpec = OpSpec {
 pub const SUB: OpSpec = OpSpec {
     code: 0x06,
     name: "Sub",
-    since: 14,
+    since: 7,
     dtypes: NUMBERS,
     doc: "x - y.",
     build: build_sub,
@@ -34,7 +34,7 @@ pub const SUB: OpSpec = OpSpec {
 pub const MUL: OpSpec = OpSpec {
     code: 0x03,
     name: "Mul",
-    since: 14,
+    since: 7,
     dtypes: NUMBERS,
     doc: "x * y.",
     eval: |a| one(a.x(0).f_mul(a.x(1))),

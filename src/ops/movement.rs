@@ -65,34 +65,34 @@ pub const TRANSPOSE: OpSpec = OpSpec {
     ..OpSpec::BASE
 };
 
-/// ONNX Reshape, opset 14.
+/// ONNX Reshape. Before opset 14 a 0 in the shape always copies a dimension.
 pub const RESHAPE: OpSpec = OpSpec {
     code: 0x81,
     name: "Reshape",
-    since: 14,
+    since: 5,
     doc: "The same elements in another shape: dimensions merged, split, exchanged, copied (0) or inferred (-1).",
     build: |b| {
         let x = b.input(b.dtypes(), ANY_RANK)?;
         let shape = refactored(b, &x.shape);
         let empty = shape.iter().any(|&dim| b.value(dim) == 0);
-        let allow_zero = empty || b.chance(48);
+        let allow_zero = b.opset() >= 14 && (empty || b.chance(48));
         // With an explicit 0 there must not be a -1 at all.
         let inferred = (!empty && !shape.is_empty() && b.coin()).then(|| b.axis(shape.len()));
-        let copy = b.chance(96);
+        let copy = b.chance(96) || empty;
         let mut written = Vec::new();
         for (i, &dim) in shape.iter().enumerate() {
             if inferred == Some(i) {
                 written.push(Term::constant(-1));
                 continue;
             }
-            if !allow_zero || inferred.is_some() {
+            let copies = copy && !allow_zero && x.shape.get(i) == Some(&dim);
+            if !allow_zero && !copies || inferred.is_some() {
                 b.require(dim.at_least(1));
             }
-            let copies = copy && !allow_zero && x.shape.get(i) == Some(&dim);
             written.push(if copies { Term::constant(0) } else { dim });
         }
         b.constant(written);
-        if allow_zero || b.coin() {
+        if allow_zero || b.opset() >= 14 && b.coin() {
             b.set_int("allowzero", i64::from(allow_zero));
         }
         b.output(x.dtype, shape);

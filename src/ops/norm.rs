@@ -25,11 +25,11 @@ fn per_channel(rank: usize) -> Vec<i64> {
     (0..rank).map(|axis| if axis == 1 { -1 } else { 1 }).collect()
 }
 
-/// ONNX BatchNormalization, opset 15, in inference.
+/// ONNX BatchNormalization in inference.
 pub const BATCH: OpSpec = OpSpec {
     code: 0xc4,
     name: "BatchNormalization",
-    since: 15,
+    since: 9,
     dtypes: FLOATS,
     doc: "(x - mean) / sqrt(var + epsilon) * scale + B, with given statistics of each channel.",
     numerics: Numerics::Custom(batch_errors),
@@ -44,14 +44,15 @@ pub const BATCH: OpSpec = OpSpec {
         if b.chance(64) {
             b.set_float("momentum", 0.5);
         }
-        if b.chance(64) {
+        if b.opset() >= 14 && b.chance(64) {
             b.set_int("training_mode", 0);
         }
         b.output(x.dtype, x.shape);
         Ok(())
     },
     eval: |a| {
-        if a.int("training_mode", 0) != 0 {
+        // Before opset 14 the number of outputs said it.
+        if a.int("training_mode", 0) != 0 || a.output_dtypes.len() > 1 {
             return refuse("BatchNormalization in training");
         }
         let [scale, bias, mean, variance] = channel_operands(a, |i| Ok(a.x(i).shallow_clone()))?;

@@ -57,7 +57,7 @@ pub const AVERAGE_POOL: OpSpec = OpSpec {
 pub const LP_POOL: OpSpec = OpSpec {
     code: 0x54,
     name: "LpPool",
-    since: 18,
+    since: 11,
     dtypes: FLOATS,
     doc: "The Lp norm of each window.",
     numerics: Numerics::Custom(|a, errors, _| {

@@ -1,10 +1,10 @@
-//! Reductions along axes, and running sums. Opset 18: the axes are an optional operand.
+//! Reductions along axes, and running sums. The axes are an attribute up to opset 17, then an optional operand.
 
 use super::common::{as_output, is_float, one};
 use super::movement::axes_of;
 use super::order::keep_dims;
 use super::rounding::{defined, error_of, gamma, underflow, unless_overflow};
-use crate::dtype::{DType, DTypes, FLOATS, INDICES, INTS, NUMBERS};
+use crate::dtype::{ANY, DType, DTypes, FLOATS, INDICES, INTS, NUMBERS};
 use crate::limits::{EXACT, MAX_RANK};
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
@@ -26,10 +26,17 @@ enum EmptyAxes {
     All,
 }
 
+/// How the axes are given before opset 18.
+#[derive(Clone, Copy, PartialEq)]
+enum Axes {
+    Attribute,
+    Operand,
+}
+
 const NOTHING: DTypes = DTypes::of(&[]);
 
 const REDUCTION: OpSpec = OpSpec {
-    since: 18,
+    since: 1,
     dtypes: SUMMED,
     build: |b| build(b, NUMBERS, EmptyAxes::NoneOrAll),
     can_overflow: true,
@@ -42,8 +49,12 @@ const OF_FLOATS: OpSpec =
 /// Declares the operands, the attributes and the output of a reduction. Of elements of a type in `empty` there may
 /// be none: of others ONNX leaves the result undefined (a mean) or makes it infinite (a maximum of floats).
 fn build(b: &mut Builder, empty: DTypes, empty_axes: EmptyAxes) -> Result<(), Skip> {
+    build_with(b, empty, empty_axes, Axes::Attribute)
+}
+
+fn build_with(b: &mut Builder, empty: DTypes, empty_axes: EmptyAxes, form: Axes) -> Result<(), Skip> {
     let x = b.input(b.dtypes(), ANY_RANK)?;
-    let axes = reduced(b, x.rank(), empty_axes);
+    let axes = reduced(b, x.rank(), empty_axes, form);
     let keep = keep_dims(b);
     let mut shape = Vec::new();
     let mut merged = Vec::new();
@@ -63,8 +74,9 @@ fn build(b: &mut Builder, empty: DTypes, empty_axes: EmptyAxes) -> Result<(), Sk
     Ok(())
 }
 
-/// The optional operand `axes` and the attribute `noop_with_empty_axes`; the axes that they select.
-fn reduced(b: &mut Builder, rank: usize, empty_axes: EmptyAxes) -> Vec<usize> {
+/// The axes reduced: by an attribute `axes`, or the optional operand `axes` and the attribute `noop_with_empty_axes`.
+fn reduced(b: &mut Builder, rank: usize, empty_axes: EmptyAxes, form: Axes) -> Vec<usize> {
+    let operand = form == Axes::Operand || b.opset() >= 18;
     let form = b.below(16);
     let mut axes = b.axes(rank);
     if axes.is_empty() && rank > 0 {
@@ -72,6 +84,15 @@ fn reduced(b: &mut Builder, rank: usize, empty_axes: EmptyAxes) -> Vec<usize> {
     }
     if rank == 0 || form >= 11 {
         axes.clear();
+    }
+    if !operand {
+        if axes.is_empty() {
+            return (0..rank).collect();
+        }
+        let order = b.permutation(axes.len());
+        let written: Vec<i64> = order.into_iter().map(|i| b.signed_axis(axes[i], rank)).collect();
+        b.set_ints("axes", written);
+        return axes;
     }
     let none = axes.is_empty() && form >= 14 && empty_axes == EmptyAxes::NoneOrAll;
     if axes.is_empty() {
@@ -83,7 +104,7 @@ fn reduced(b: &mut Builder, rank: usize, empty_axes: EmptyAxes) -> Vec<usize> {
         let written = super::movement::written_axes(b, &axes, rank);
         b.constant(written);
     }
-    if none || b.chance(64) {
+    if none || b.chance(144) {
         // With axes it means nothing.
         let noop = none || !axes.is_empty() && b.coin();
         b.set_int("noop_with_empty_axes", i64::from(noop));
@@ -93,10 +114,13 @@ fn reduced(b: &mut Builder, rank: usize, empty_axes: EmptyAxes) -> Vec<usize> {
 
 /// The axes that a reduction runs over.
 fn reduced_axes(a: &Args) -> Vec<usize> {
-    match axes_of(a, 1, a.rank(0)) {
+    let rank = a.rank(0);
+    let attribute =
+        || Some(a.ints("axes")?.iter().map(|&axis| Args::from_front(axis, rank) as usize).collect::<Vec<_>>());
+    match axes_of(a, 1, rank).or_else(attribute) {
         Some(axes) if !axes.is_empty() => axes,
         _ if a.int("noop_with_empty_axes", 0) != 0 => Vec::new(),
-        _ => (0..a.rank(0)).collect(),
+        _ => (0..rank).collect(),
     }
 }
 
@@ -145,18 +169,18 @@ fn squares(x: &Tensor, error: &Tensor, terms: f64, dtype: DType) -> Result<(Tens
     Ok((most, rounding))
 }
 
-/// ONNX ReduceSum, opset 13.
+/// ONNX ReduceSum, whose axes have been an operand since opset 13.
 pub const SUM: OpSpec = OpSpec {
     code: 0xb0,
     name: "ReduceSum",
-    since: 13,
     doc: "The sum along axes.",
     numerics: Numerics::Accumulated,
+    build: |b| build_with(b, NUMBERS, EmptyAxes::NoneOrAll, Axes::Operand),
     eval: |a| along(a, &[a.x(0)], |lines| lines[0].f_sum_dim_intlist([-1].as_slice(), false, a.output_kind(0))),
     ..REDUCTION
 };
 
-/// ONNX ReduceMean, opset 18.
+/// ONNX ReduceMean.
 pub const MEAN: OpSpec = OpSpec {
     code: 0xb1,
     name: "ReduceMean",
@@ -173,11 +197,12 @@ pub const MEAN: OpSpec = OpSpec {
     ..OF_FLOATS
 };
 
-/// ONNX ReduceMax, opset 18. Exact although it compares: a maximum moves no further than the largest error.
+/// ONNX ReduceMax. Exact although it compares: a maximum moves no further than the largest error.
 pub const MAX: OpSpec = OpSpec {
     code: 0xb2,
     name: "ReduceMax",
-    dtypes: NUMBERS,
+    // bool came with opset 20.
+    dtypes: ANY,
     doc: "The maximum along axes.",
     build: |b| build(b, INTS, EmptyAxes::NoneOrAll),
     eval: |a| along(a, &[a.x(0)], |lines| extreme(&lines[0], a.output_dtypes[0], true)),
@@ -185,11 +210,12 @@ pub const MAX: OpSpec = OpSpec {
     ..REDUCTION
 };
 
-/// ONNX ReduceMin, opset 18.
+/// ONNX ReduceMin.
 pub const MIN: OpSpec = OpSpec {
     code: 0xb3,
     name: "ReduceMin",
-    dtypes: NUMBERS,
+    // bool came with opset 20.
+    dtypes: ANY,
     doc: "The minimum along axes.",
     numerics: Numerics::Custom(|a, errors, _| {
         errors_along(a, errors, |_, error, _| extreme(error, a.output_dtypes[0], true))
@@ -216,7 +242,7 @@ fn extreme(x: &Tensor, dtype: DType, largest: bool) -> Result<Tensor, TchError> 
     }
 }
 
-/// ONNX ReduceProd, opset 18.
+/// ONNX ReduceProd.
 pub const PROD: OpSpec = OpSpec {
     code: 0xb4,
     name: "ReduceProd",
@@ -250,7 +276,7 @@ pub const PROD: OpSpec = OpSpec {
     ..REDUCTION
 };
 
-/// ONNX ReduceL1, opset 18.
+/// ONNX ReduceL1.
 pub const L1: OpSpec = OpSpec {
     code: 0xb5,
     name: "ReduceL1",
@@ -263,7 +289,7 @@ pub const L1: OpSpec = OpSpec {
     ..REDUCTION
 };
 
-/// ONNX ReduceL2, opset 18.
+/// ONNX ReduceL2.
 pub const L2: OpSpec = OpSpec {
     code: 0xb6,
     name: "ReduceL2",
@@ -290,7 +316,7 @@ pub fn norm_errors(x: &Tensor, error: &Tensor, terms: f64, dtype: DType) -> Resu
     unless_overflow(norm(error)? + rooted + y * (4.0 * dtype.unit_roundoff()), &most, dtype)
 }
 
-/// ONNX ReduceSumSquare, opset 18.
+/// ONNX ReduceSumSquare.
 pub const SUM_SQUARE: OpSpec = OpSpec {
     code: 0xb7,
     name: "ReduceSumSquare",
@@ -308,7 +334,7 @@ pub const SUM_SQUARE: OpSpec = OpSpec {
     ..REDUCTION
 };
 
-/// ONNX ReduceLogSum, opset 18.
+/// ONNX ReduceLogSum.
 pub const LOG_SUM: OpSpec = OpSpec {
     code: 0xb8,
     name: "ReduceLogSum",
@@ -328,7 +354,7 @@ pub const LOG_SUM: OpSpec = OpSpec {
     ..OF_FLOATS
 };
 
-/// ONNX ReduceLogSumExp, opset 18.
+/// ONNX ReduceLogSumExp.
 pub const LOG_SUM_EXP: OpSpec = OpSpec {
     code: 0xb9,
     name: "ReduceLogSumExp",
@@ -353,11 +379,11 @@ pub const LOG_SUM_EXP: OpSpec = OpSpec {
     ..OF_FLOATS
 };
 
-/// ONNX CumSum, opset 14.
+/// ONNX CumSum, opset 11.
 pub const CUM_SUM: OpSpec = OpSpec {
     code: 0xba,
     name: "CumSum",
-    since: 14,
+    since: 11,
     dtypes: SUMMED,
     doc: "The running sum along an axis, from either end, with or without the element itself.",
     numerics: Numerics::Accumulated,

@@ -1,4 +1,4 @@
-//! Resize of opset 18.
+//! Resize since opset 13, in which only one of scales and sizes is needed.
 
 use super::interpolate;
 use super::windows::free_up_to;
@@ -11,7 +11,7 @@ pub const TABLE: &[&OpSpec] = &[&RESIZE];
 pub const RESIZE: OpSpec = OpSpec {
     code: 0x5b,
     name: "Resize",
-    since: 18,
+    since: 13,
     dtypes: ANY,
     doc: "Nearest, linear or cubic interpolation to given sizes or by given scales, without antialiasing.",
     numerics: Numerics::Custom(interpolate::resize_error),
@@ -37,6 +37,8 @@ struct Choice {
     /// `nearest_mode` is one of the two that round; else it is `floor` or `ceil`.
     rounds: bool,
     cubic: bool,
+    /// The text says what an output means whose length was rounded down.
+    symmetric: bool,
 }
 
 fn build(b: &mut Builder) -> Result<(), Skip> {
@@ -55,13 +57,16 @@ fn build(b: &mut Builder) -> Result<(), Skip> {
         b.require(dim.at_least(1));
     }
     // Otherwise all axes are listed.
-    let listed: Vec<usize> = if b.chance(80) { resized.clone() } else { (0..rank).collect() };
+    let listed: Vec<usize> = if b.opset() >= 18 && b.chance(80) { resized.clone() } else { (0..rank).collect() };
     if listed.len() < rank {
         let axes: Vec<i64> = listed.iter().map(|&axis| b.signed_axis(axis, rank)).collect();
         b.set_ints("axes", axes);
     }
     b.absent();
     let output = match scales(b, choice, &resized.iter().map(|&axis| b.value(x.shape[axis])).collect::<Vec<i64>>()) {
+        Some(scales) if b.opset() >= 18 && listed == resized && b.coin() => {
+            by_policy(b, &x, &resized, scales[0], choice)
+        }
         Some(scales) => by_scales(b, &x, &resized, &listed, &scales, choice),
         None => by_sizes(b, &x, &resized, &listed, choice),
     };
@@ -82,9 +87,11 @@ fn declare_choice(b: &mut Builder, mode: &str) -> Choice {
         (Coordinates::Asymmetric, "asymmetric"),
         (Coordinates::AlignCorners, "align_corners"),
         (Coordinates::PytorchHalfPixel, "pytorch_half_pixel"),
+        (Coordinates::HalfPixel, "half_pixel_symmetric"),
     ];
-    let (coordinates, name) = b.one_of(&transformations);
-    if coordinates != Coordinates::HalfPixel || b.coin() {
+    let (coordinates, name) = b.one_of(&transformations[..if b.opset() < 19 { 4 } else { 5 }]);
+    let symmetric = name == "half_pixel_symmetric";
+    if coordinates != Coordinates::HalfPixel || symmetric || b.coin() {
         b.set_text("coordinate_transformation_mode", name);
     }
     let mut rounds = true;
@@ -103,7 +110,7 @@ fn declare_choice(b: &mut Builder, mode: &str) -> Choice {
             b.set_int("exclude_outside", i64::from(exclude));
         }
     }
-    Choice { coordinates, nearest, rounds, cubic: mode == "cubic" }
+    Choice { coordinates, nearest, rounds, cubic: mode == "cubic", symmetric }
 }
 
 /// Images are resized along their last two axes; nearest elements can be taken along any.
@@ -152,8 +159,7 @@ fn is_certain(quarters: i64, choice: Choice) -> bool {
     }
 }
 
-/// Emits `scales`. The sizes must be multiples: with others it depends on the reader whether the scale that
-/// coordinates are divided by is the given one or that of the rounded sizes.
+/// Emits `scales`.
 fn by_scales(
     b: &mut Builder,
     x: &Operand,
@@ -163,12 +169,38 @@ fn by_scales(
     choice: Choice,
 ) -> Vec<Term> {
     let mut quarters = vec![4; x.rank()];
+    resized.iter().zip(scales).for_each(|(&axis, &scale)| quarters[axis] = scale);
+    b.constant_fractions(listed.iter().map(|&axis| quarters[axis]), 4);
+    scaled(b, x, resized, scales, choice)
+}
+
+/// Emits `sizes` that the policy makes multiples by one scale: that of the first axis, which the others have room for.
+fn by_policy(b: &mut Builder, x: &Operand, resized: &[usize], scale: i64, choice: Choice) -> Vec<Term> {
+    let (policy, sign) = b.one_of(&[("not_larger", 1), ("not_smaller", -1)]);
+    b.set_text("keep_aspect_ratio_policy", policy);
+    let output = scaled(b, x, resized, &vec![scale; resized.len()], choice);
+    let mut wanted = vec![output[resized[0]]];
+    for &axis in &resized[1..] {
+        let size = output[axis] + sign * b.below(4) as i64;
+        b.require(size.at_least(1));
+        wanted.push(size);
+    }
+    b.absent();
+    b.constant(wanted);
+    output
+}
+
+/// The sizes by these scales. They must be multiples, but for the mode made for others: with those it depends on the
+/// reader whether the scale that coordinates are divided by is the given one or that of the rounded sizes.
+fn scaled(b: &mut Builder, x: &Operand, resized: &[usize], scales: &[i64], choice: Choice) -> Vec<Term> {
     let mut output = x.shape.clone();
     for (&axis, &scale) in resized.iter().zip(scales) {
-        quarters[axis] = scale;
         if scale != 4 {
-            b.require((output[axis] * scale).divisible_by(4));
+            if choice.nearest || !choice.symmetric {
+                b.require((output[axis] * scale).divisible_by(4));
+            }
             output[axis] = (output[axis] * scale) / 4;
+            b.require(output[axis].at_least(1));
         }
         match choice.coordinates {
             Coordinates::AlignCorners if choice.nearest && scale != 4 => {
@@ -179,13 +211,15 @@ fn by_scales(
             _ => {}
         }
     }
-    b.constant_fractions(listed.iter().map(|&axis| quarters[axis]), 4);
     output
 }
 
 /// Emits `sizes`, with laws that keep each nearest element certain.
 fn by_sizes(b: &mut Builder, x: &Operand, resized: &[usize], listed: &[usize], choice: Choice) -> Vec<Term> {
     let mut output = x.shape.clone();
+    if b.opset() >= 18 && b.chance(48) {
+        b.set_text("keep_aspect_ratio_policy", "stretch");
+    }
     for &axis in resized {
         let size = x.shape[axis];
         let now = b.value(size);

@@ -1,20 +1,24 @@
 //! Operators that write updates at indices.
 
 use super::common::one;
-use super::indexing::{element_offsets, index_dtype, index_shape, offsets, smallest};
+use super::indexing::{element_offsets, index_dtype, index_shape, offsets, positions, smallest};
 use super::movement::{axis_of, set_axis};
 use super::rounding::{defined, error_of, underflow, unless_overflow};
 use crate::dtype::{DType, NUMBERS};
 use crate::limits::MAX_RANK;
-use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Operand, Outputs};
+use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Operand, Outputs, Skip};
 use crate::term::Term;
 use tch::{Device, Kind, TchError, Tensor};
 
-pub const TABLE: &[&OpSpec] = &[&SCATTER_ELEMENTS, &SCATTER_ND];
+pub const TABLE: &[&OpSpec] = &[&SCATTER_ELEMENTS, &SCATTER_ND, &TENSOR_SCATTER];
 
-/// The attribute `reduction`; arithmetic is not defined for bool.
+/// The attribute `reduction`, of opset 16; arithmetic is not defined for bool.
 fn reduction(b: &mut Builder, dtype: DType) -> &'static str {
+    if b.opset() < 16 {
+        return "none";
+    }
     let reduction = match NUMBERS.contains(dtype) {
+        true if b.opset() < 18 => b.one_of(&["none", "add", "mul", "none"]),
         true => b.one_of(&["none", "add", "max", "none", "mul", "add", "min", "none"]),
         false => "none",
     };
@@ -24,11 +28,11 @@ fn reduction(b: &mut Builder, dtype: DType) -> &'static str {
     reduction
 }
 
-/// ONNX ScatterElements, opset 18.
+/// ONNX ScatterElements.
 pub const SCATTER_ELEMENTS: OpSpec = OpSpec {
     code: 0xa0,
     name: "ScatterElements",
-    since: 18,
+    since: 11,
     doc: "The data with each update written, or combined, at its index along `axis` and its own position elsewhere.",
     numerics: Numerics::Custom(|a, errors, _| scatter_errors(a, errors, &elements(a)?)),
     build: |b| {
@@ -92,11 +96,11 @@ fn distinct_elements(b: &mut Builder, data: &Operand, axis: usize, dtype: DType)
     shape
 }
 
-/// ONNX ScatterND, opset 18.
+/// ONNX ScatterND.
 pub const SCATTER_ND: OpSpec = OpSpec {
     code: 0xa1,
     name: "ScatterND",
-    since: 18,
+    since: 11,
     doc: "The data with each update slice written, or combined, where an index tuple says.",
     numerics: Numerics::Custom(|a, errors, _| scatter_errors(a, errors, &slices(a)?)),
     build: |b| {
@@ -151,6 +155,63 @@ fn slices(a: &Args) -> Result<Tensor, TchError> {
     let slice: i64 = shape[depth..].iter().product();
     let within = Tensor::f_arange(slice, (Kind::Int64, Device::Cpu))?;
     offsets(index, &shape[..depth])?.f_unsqueeze(-1)?.f_mul_scalar(slice)?.f_add(&within)
+}
+
+/// ONNX TensorScatter, opset 24.
+pub const TENSOR_SCATTER: OpSpec = OpSpec {
+    code: 0xd9,
+    name: "TensorScatter",
+    since: 24,
+    doc: "A cache with an update written along one axis, from an index of its own for each batch item on.",
+    build: build_tensor_scatter,
+    eval: |a| {
+        let (past, update) = (a.x(0), a.x(1));
+        let axis = axis_of(a, -2, past.dim());
+        let length = past.size()[axis as usize];
+        let mut place = positions(update.size()[axis as usize], axis as usize, past.dim())?;
+        if let Some(start) = a.opt(2) {
+            let mut shape = vec![1; past.dim()];
+            shape[0] = -1;
+            place = place.f_add(&start.f_to_kind(Kind::Int64)?.f_reshape(shape)?)?;
+        }
+        if a.text("mode", "linear") == "circular" {
+            place = place.f_remainder(length)?;
+        }
+        one(past.f_scatter(axis, &place.f_expand(update.size(), false)?, update))
+    },
+    ..OpSpec::BASE
+};
+
+fn build_tensor_scatter(b: &mut Builder) -> Result<(), Skip> {
+    let x = b.input(b.dtypes(), 2..=MAX_RANK)?;
+    // Not the batch's.
+    let axis = 1 + b.below(x.rank() - 1);
+    let circular = b.coin();
+    let length = x.shape[axis];
+    let size = b.value(length).max(1);
+    let hint = 1 + b.below(size.min(256) as usize) as i64;
+    let hint = if b.coin() { hint.min(2) } else { hint };
+    let written = b.size_near(hint);
+    b.require(length.at_least(1));
+    b.require(written.at_most(length));
+    let mut shape = x.shape.clone();
+    shape[axis] = written;
+    b.input_like(x.dtype, shape);
+    if b.chance(192) {
+        // Indices are data, so that their bound must be a number.
+        let room = (size - hint).max(0);
+        if !circular {
+            b.require((length - written).at_least(room));
+        }
+        let most = if circular { size + 2 } else { room };
+        b.leaf(DType::I64, [x.shape[0]], Domain::Range(0.0, most as f64));
+    }
+    if circular || b.coin() {
+        b.set_text("mode", if circular { "circular" } else { "linear" });
+    }
+    set_axis(b, axis, x.rank(), -2);
+    b.output(x.dtype, x.shape);
+    Ok(())
 }
 
 /// Combines `updates` into `data` at offsets into its elements, by the attribute `reduction`.

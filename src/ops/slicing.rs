@@ -167,16 +167,17 @@ fn slice(x: &Tensor, axis: usize, start: i64, end: i64, step: i64) -> Result<Ten
     x.f_slice(axis, lowest, start + 1, stride)?.f_flip([axis])
 }
 
-/// ONNX Pad, opset 18.
+/// ONNX Pad. The operand `axes` came with opset 18, the mode `wrap` with 19.
 pub const PAD: OpSpec = OpSpec {
     code: 0x91,
     name: "Pad",
-    since: 18,
-    doc: "Adds elements at the ends of axes: a constant, mirrored ones or the outermost; negative pads remove.",
+    since: 11,
+    doc: "Adds elements at the ends of axes: a constant, mirrored ones, the outermost or those of the other end; negative pads remove.",
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
-        let mode = b.one_of(&["constant", "constant", "reflect", "edge"]);
-        let listed = b.coin();
+        let modes = ["constant", "constant", "reflect", "edge", "wrap"];
+        let mode = b.one_of(&modes[..if b.opset() < 19 { 4 } else { 5 }]);
+        let listed = b.opset() >= 18 && b.coin();
         let axes = some_axes(b, x.rank(), listed);
         let (mut shape, mut begins, mut ends) = (x.shape.clone(), Vec::new(), Vec::new());
         for &axis in &axes {
@@ -218,12 +219,16 @@ pub const PAD: OpSpec = OpSpec {
             let (begin, end) = (begin.max(0), end.max(0));
             x = match mode {
                 "constant" => pad_constant(&x, a.opt(2), axis, begin, end)?,
-                "reflect" | "edge" if kept > 0 => {
-                    let index = |position| if mode == "edge" { position } else { mirrored(position, kept) };
+                "reflect" | "edge" | "wrap" if kept > 0 => {
+                    let index = |position: i64| match mode {
+                        "edge" => position,
+                        "wrap" => position.rem_euclid(kept),
+                        _ => mirrored(position, kept),
+                    };
                     let indices: Vec<i64> = (-begin..kept + end).map(|p| index(p).clamp(0, kept - 1)).collect();
                     x.f_index_select(axis as i64, &Tensor::from_slice(&indices))?
                 }
-                _ => return refuse("Pad in a mode unknown to opset 18, or of an empty axis"),
+                _ => return refuse("Pad in an unknown mode, or of an empty axis"),
             };
         }
         Ok(vec![x])
@@ -244,6 +249,7 @@ fn pads(b: &mut Builder, dim: Term, mode: &str) -> [Term; 2] {
         let (low_hint, high_hint) = match mode {
             "constant" => ((least - kept).clamp(low, 0), high),
             "edge" => (0, high),
+            "wrap" => (0, size.clamp(1, 4)),
             _ => (0, (size - 1).clamp(0, 4)),
         };
         let hint = low_hint + b.below((high_hint - low_hint + 1) as usize) as i64;
@@ -253,7 +259,7 @@ fn pads(b: &mut Builder, dim: Term, mode: &str) -> [Term; 2] {
     let end = pad(size - 2);
     match mode {
         "constant" => b.require((dim + begin.min(0) + end.min(0)).at_least(least)),
-        "edge" => b.require(dim.at_least(1)),
+        "edge" | "wrap" => b.require(dim.at_least(1)),
         _ => {
             // A mirror shows at most every other element once.
             b.require(begin.at_most(dim - 1));

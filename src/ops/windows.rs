@@ -21,7 +21,7 @@ pub struct Declared {
 
 /// Declares the window attributes of an operator over axes of these sizes, and the laws between them.
 ///
-/// Only what the texts up to opset 18 decide is declared: in a pool every window holds an element that is not padding,
+/// Only what the texts decide is declared: in a pool every window holds an element that is not padding,
 /// `ceil_mode` starts no window behind the input, and automatic padding is nowhere negative.
 pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
     let axes = spatial.len();
@@ -32,7 +32,7 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
     let same = automatic && mode != "VALID";
     if automatic {
         b.set_text("auto_pad", mode);
-    } else if b.chance(24) {
+    } else if b.chance(96) {
         b.set_text("auto_pad", "NOTSET");
     }
 
@@ -60,9 +60,9 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
         Text::Conv => !b.chance(24),
         // ONNX Runtime is known to leave the dilations out of automatic padding: seldom is enough.
         Text::MaxPool => b.chance(if same { 64 } else { 232 }),
-        // AveragePool has no `dilations` before opset 19; LpPool's text leaves them out of automatic padding.
-        Text::AveragePool => false,
-        Text::LpPool => !automatic && !b.chance(24),
+        Text::AveragePool => b.opset() >= 19 && b.chance(if same { 64 } else { 232 }),
+        // The text leaves them out of automatic padding.
+        Text::LpPool => b.opset() >= 18 && !automatic && !b.chance(24),
     };
     let mut dilation = vec![Term::constant(1); axes];
     if dilates {
@@ -74,10 +74,13 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
     }
     let extent: Vec<Term> = (0..axes).map(|i| (kernel[i] - 1) * dilation[i] + 1).collect();
 
-    let ceil = pool && !automatic && b.coin();
-    if ceil || (pool && b.chance(64)) {
+    let rounds = pool && (text != Text::LpPool || b.opset() >= 18);
+    let ceil = rounds && !automatic && b.coin();
+    if ceil || (rounds && b.chance(64)) {
         b.set_int("ceil_mode", i64::from(ceil));
     }
+    // Before opset 19 the text on AveragePool rounds quotients in another direction than that on its attribute.
+    let unclear = text == Text::AveragePool && b.opset() < 19;
     let count_pads = text == Text::AveragePool && b.coin();
     if count_pads || (text == Text::AveragePool && b.coin()) {
         b.set_int("count_include_pad", i64::from(count_pads));
@@ -91,8 +94,8 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
             let first = 1 + b.below(3) as i64;
             // The laws below, on current values.
             let legal = |stride: &i64| match () {
-                () if same => !pool || extent >= *stride && (text != Text::AveragePool || size % stride == 0),
-                () if automatic => text != Text::AveragePool || (slack + 1) % stride == 0,
+                () if same => !pool || extent >= *stride && (!unclear || size % stride == 0),
+                () if automatic => !unclear || (slack + 1) % stride == 0,
                 () if ceil && count_pads => slack % stride == 0,
                 () if ceil => (slack + stride - 1) / stride * stride < size + begin[i],
                 () => true,
@@ -118,16 +121,14 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
                 if pool {
                     b.require(((count - 1) * stride + extent[i]).at_least(size));
                 }
-                if text == Text::AveragePool {
-                    // The opset 11 text rounds this quotient down, the attribute's text up.
+                if unclear {
                     b.require(size.divisible_by(stride));
                 }
                 return count;
             }
             let slack = size + pads[i] + pads[i + axes] - extent[i];
             b.require(slack.at_least(0));
-            if automatic && text == Text::AveragePool {
-                // Here, too, texts of different age round differently.
+            if automatic && unclear {
                 b.require((slack + 1).divisible_by(stride));
             }
             if ceil && count_pads {

@@ -2,6 +2,7 @@
 
 use super::Attribute;
 use crate::dtype::DType;
+use crate::tensor::TensorData;
 use std::borrow::Cow;
 use tch::{Kind, TchError, Tensor};
 
@@ -119,6 +120,14 @@ impl<'a> Args<'a> {
         match self.attribute(name) {
             Some(Attribute::Text(value)) => value,
             _ => default,
+        }
+    }
+
+    /// A tensor attribute; `None` when it is absent.
+    pub fn tensor(&self, name: &str) -> Option<&'a TensorData> {
+        match self.attribute(name) {
+            Some(Attribute::Tensor(value)) => Some(value),
+            _ => None,
         }
     }
 

@@ -2,10 +2,11 @@
 
 use super::{Attribute, Draft, OpSpec, Skip, TensorType};
 use crate::dtype::{DType, DTypes};
-use crate::input::Picks;
+use crate::input::{Picks, Stream};
 use crate::limits;
 use crate::schema;
 use crate::swarm::{Sizes, Swarm};
+use crate::tensor::TensorData;
 use crate::term::{Law, Term, Vars};
 use std::ops::RangeInclusive;
 
@@ -20,6 +21,8 @@ pub struct Builder<'a> {
     pub(crate) vars: &'a mut Vars,
     /// The type that the first output must get, when the operator is put in front of a graph input.
     pub(crate) wanted: Option<TensorType>,
+    /// Indices into `pool`: what the first operands must be, when the operator is a step of a pattern.
+    pub(crate) forced: Vec<usize>,
     pub(crate) draft: Draft,
 }
 
@@ -31,8 +34,9 @@ impl<'a> Builder<'a> {
         pool: &'a [TensorType],
         vars: &'a mut Vars,
         wanted: Option<TensorType>,
+        forced: Vec<usize>,
     ) -> Self {
-        Builder { spec, picks, swarm, pool, vars, wanted, draft: Draft::default() }
+        Builder { spec, picks, swarm, pool, vars, wanted, forced, draft: Draft::default() }
     }
 
     // ---- choices -------------------------------------------------------------------------------------------
@@ -80,6 +84,12 @@ impl<'a> Builder<'a> {
     /// `axis` as it may be written: half of the time counted from the end.
     pub fn signed_axis(&mut self, axis: usize, rank: usize) -> i64 {
         axis as i64 - if self.coin() { rank as i64 } else { 0 }
+    }
+
+    /// Numbers for the content of leaves, of which a record has too few picks: they depend on two of them.
+    pub fn stream(&mut self) -> Stream {
+        let (high, low) = (self.picks.byte(), self.picks.byte());
+        Stream::new(u64::from(high) << 8 | u64::from(low))
     }
 
     /// One of `dtypes` that this case may use; for an output type that the operator chooses freely.
@@ -216,6 +226,10 @@ impl<'a> Builder<'a> {
 
     pub fn set_text(&mut self, name: &'static str, value: &str) {
         self.set(name, Attribute::Text(value.to_owned()));
+    }
+
+    pub fn set_tensor(&mut self, name: &'static str, value: TensorData) {
+        self.set(name, Attribute::Tensor(value));
     }
 
     // ---- outputs -------------------------------------------------------------------------------------------

@@ -45,6 +45,9 @@ impl Builder<'_> {
         if let Some(index) = self.matching(fits) {
             return Ok(self.take(index));
         }
+        if let Some(skip) = self.draft.failed {
+            return Err(skip);
+        }
         let dtype = self.leaf_dtype(dtypes);
         let shape = shape(self);
         Ok(self.leaf(dtype, shape, Domain::Any))
@@ -152,10 +155,43 @@ impl Builder<'_> {
 
     /// A one-dimensional f32 initializer with these elements over `denominator`, such as the `scales` of Resize.
     pub fn constant_fractions(&mut self, elements: impl IntoIterator<Item = i64>, denominator: i64) {
-        let content: Vec<Term> = elements.into_iter().map(Term::constant).collect();
-        let ty = TensorType { dtype: DType::F32, shape: vec![Term::constant(content.len() as i64)] };
+        let elements: Vec<i64> = elements.into_iter().collect();
+        self.constant_fractions_leaf(DType::F32, &[elements.len() as i64], &elements, denominator);
+    }
+
+    /// An initializer of a float type with these elements over `denominator`, in row-major order.
+    pub fn constant_fractions_leaf(&mut self, dtype: DType, shape: &[i64], elements: &[i64], denominator: i64) {
+        let terms = |values: &[i64]| values.iter().copied().map(Term::constant).collect::<Vec<_>>();
+        let (ty, content) = (TensorType { dtype, shape: terms(shape) }, terms(elements));
         let (role, domain) = (Role::Constant, Domain::Any);
         self.push_leaf(LeafDraft { ty, role, domain, content: Some(content), denominator });
+    }
+
+    /// A new leaf with these elements over `denominator`: an initializer or, as often, a graph input whose data are always
+    /// these. For operands on whose values the shape of a result depends.
+    pub fn fixed(
+        &mut self,
+        dtype: DType,
+        shape: impl Into<Vec<Term>>,
+        content: impl IntoIterator<Item = Term>,
+        denominator: i64,
+    ) -> Operand {
+        let role = if self.coin() { Role::Input } else { Role::Constant };
+        let (ty, content) = (TensorType { dtype, shape: shape.into() }, content.into_iter().collect());
+        self.push_leaf(LeafDraft { ty, role, domain: Domain::Any, content: Some(content), denominator })
+    }
+
+    /// The sizes of a leaf with fixed content, which cannot change: about as those of other leaves, but of at most `most`
+    /// elements.
+    pub fn fixed_sizes(&mut self, rank: usize, most: i64) -> Vec<i64> {
+        let dims = u64::from(self.picks.byte());
+        let mut left = most;
+        let mut size = |axis: u64| {
+            let size = self.swarm.size_hint(mix(dims << 8 | axis) as u8, rank).min(left.max(1));
+            left /= size.max(1);
+            size
+        };
+        (0..rank as u64).map(&mut size).collect()
     }
 
     /// A rank-0 initializer of an integer type.
@@ -227,6 +263,12 @@ impl Builder<'_> {
     /// A value of the pool that fits, the newest most likely; none when the record wants a new leaf.
     fn matching(&mut self, fits: impl Fn(&Self, &TensorType) -> bool) -> Option<usize> {
         let pick = self.picks.byte();
+        if let Some(&forced) = self.forced.get(self.draft.operands.len()) {
+            if fits(self, &self.pool[forced]) {
+                return Some(forced);
+            }
+            self.draft.failed = Some(Skip::Pattern);
+        }
         // In front of a graph input there is rarely a value to reuse that does not depend on it.
         let fresh = if self.wanted.is_some() { 192 } else { self.swarm.fresh };
         if (mix(u64::from(pick)) as u8) < fresh {
@@ -238,7 +280,8 @@ impl Builder<'_> {
         (!candidates.is_empty()).then(|| candidates[candidates.len() - 1 - back])
     }
 
-    fn leaf_dtype(&mut self, dtypes: DTypes) -> DType {
+    /// The element type of a new leaf: one of `dtypes` that the case prefers.
+    pub fn leaf_dtype(&mut self, dtypes: DTypes) -> DType {
         if let Some(wanted) = &self.wanted
             && dtypes.contains(wanted.dtype)
         {

@@ -9,7 +9,8 @@ use graphsmith::harness::{Harness, Verdict};
 use graphsmith::known::Known;
 use graphsmith::oracle::Kind;
 use graphsmith::reference;
-use graphsmith::support::{Forms, Table};
+use graphsmith::schema;
+use graphsmith::support::{Forms, Table, key};
 use graphsmith::tensor::TensorData;
 
 const RELU_TANH: &[(&str, usize)] = &[("Relu", 1), ("Tanh", 1)];
@@ -170,7 +171,8 @@ fn a_fatal_issue_keeps_the_backend_from_running() {
 fn table(case: &Case, list: impl Fn(&mut Forms) -> &mut Vec<String>) -> Table {
     let mut table = Table::default();
     for node in &case.model.nodes {
-        list(table.operators.entry(node.spec.name.to_owned()).or_default()).push(case.model.form(node));
+        let version = schema::signature(node.spec.name, case.model.opset).expect("an operator of the opset").version;
+        list(table.operators.entry(key(node.spec.name, version)).or_default()).push(case.model.form(node));
     }
     table
 }
@@ -199,7 +201,7 @@ fn support_tables_decide_what_a_refusal_means() {
         _ => panic!("what is supported must not be refused"),
     }
     let mut mixed = table(&case, |forms| &mut forms.yes);
-    mixed.operators.remove("Tanh");
+    mixed.operators.remove(&key("Tanh", 13));
     assert!(matches!(refuse(Some(mixed)).0, Verdict::Agree), "a model has the least support of its nodes");
 }
 

@@ -45,7 +45,7 @@ fn operators(input: &Input) -> Vec<Option<&'static str>> {
     let swarm = Swarm::new(&input.header);
     let fates = graph::grow(input).fates;
     let name = |(fate, record): (_, &input::Record)| match fate {
-        Ok(_) => Some(ops::choose(record[0], &swarm).name),
+        Ok(_) => Some(ops::choose(record[0], &swarm).name()),
         Err(_) => None,
     };
     fates.into_iter().zip(&input.records).map(name).collect()

@@ -16,8 +16,8 @@ fn models_are_lawful_well_formed_and_bounded() {
         for law in graph.laws.iter() {
             assert!(law.holds(&graph.vars), "seed {seed}: {law}");
         }
-        let kept = graph.fates.iter().filter(|fate| fate.is_ok()).count();
-        assert_eq!(graph.operators().count(), kept, "seed {seed}: one operator for each record that was kept");
+        let kept = graph.fates.iter().filter(|fate| matches!(fate, Ok(Some(_)))).count();
+        assert!(graph.operators().count() >= kept, "seed {seed}: an operator for each record that was kept");
         assert_eq!(graph.fates.len(), RECORDS);
         let model = graph.model();
         let problem = bounds(&model).or_else(|| form(&model));
@@ -72,7 +72,9 @@ fn form(model: &Model) -> Option<String> {
     }
     let computed = |&output: &usize| model.nodes.iter().any(|node| node.outputs.contains(&output));
     let used = |value: usize| {
-        model.outputs.contains(&value) || model.nodes.iter().any(|node| node.operands.contains(&Some(value)))
+        model.outputs.contains(&value)
+            || model.nodes.iter().any(|node| node.operands.contains(&Some(value)))
+            || model.regions.iter().any(|region| region.operands().contains(&Some(value)))
     };
     match () {
         () if !model.outputs.iter().all(computed) => Some("a graph output that no node computes".to_owned()),

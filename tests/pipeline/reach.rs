@@ -83,6 +83,9 @@ fn random_bytes_reach_every_structure() {
         "an odd size",
         "a prime size above 10",
         "a size between the tables' entries",
+        "If",
+        "Loop",
+        "Scan",
     ];
     let ranks = (0..=MAX_RANK).map(|rank| format!("rank {rank}"));
     let sizes = SIZES.map(|size| format!("size {size}"));
@@ -130,6 +133,9 @@ fn structure(model: &Model) -> Vec<String> {
     add((0..model.values.len()).any(|value| uses(value) > 1), "a value used twice");
     add(model.outputs.iter().any(|&output| uses(output) > 0), "a used value as output");
     add(model.outputs.len() > 1, "several outputs");
+    for region in &model.regions {
+        add(true, region.operator());
+    }
     for value in &model.values {
         add(true, &format!("rank {}", value.shape.len()));
         for &size in &value.shape {

@@ -1,0 +1,243 @@
+//! `graphsmith ops --stats`: what random inputs are made of.
+
+use super::{Result, json, progress, table};
+use graphsmith::dtype::DTypes;
+use graphsmith::model::{Model, Node};
+use graphsmith::ops::{self, Choice, FAMILIES};
+use graphsmith::spec::{Attribute, OpSpec};
+use graphsmith::{case, input, schema};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+/// Whose nodes together are what compilers spend their effort on.
+const HEAVY: [&str; 4] = ["Convolutions", "Pools", "Matrix products", "Normalisation"];
+/// What an attribute that is left out is counted as.
+const ABSENT: &str = "absent";
+/// Below so many nodes the shares of an attribute's values are noise.
+const ENOUGH: u64 = 50;
+/// Missing pairs that are printed.
+const SHOWN: usize = 40;
+
+/// What was counted.
+#[derive(Default)]
+struct Counts {
+    cases: u64,
+    nodes: u64,
+    heavy: u64,
+    /// By operator: nodes, and cases that have one.
+    operators: BTreeMap<&'static str, (u64, u64)>,
+    /// By operator, attribute and value.
+    attributes: BTreeMap<(&'static str, String), BTreeMap<String, u64>>,
+    ranks: BTreeMap<usize, u64>,
+    sizes: BTreeMap<usize, u64>,
+    dtypes: BTreeMap<&'static str, u64>,
+    opsets: BTreeMap<i64, u64>,
+    /// An operator, and one that uses a result of it.
+    pairs: BTreeSet<(&'static str, &'static str)>,
+}
+
+pub fn main(seed: u64, count: u64, records: usize, as_json: bool, out: &mut dyn Write) -> Result<()> {
+    let mut counts = Counts::default();
+    let bar = progress(count, "inputs");
+    for done in 0..count {
+        counts.add(&case::generate(&input::random(seed + done, records)).model);
+        bar.set_position(done);
+    }
+    bar.finish_and_clear();
+    if as_json {
+        json(out, &counts.json())?
+    } else {
+        counts.print(out)?
+    }
+    Ok(())
+}
+
+impl Counts {
+    fn add(&mut self, model: &Model) {
+        self.cases += 1;
+        *self.opsets.entry(model.opset).or_insert(0) += 1;
+        let mut producer: Vec<Option<&'static str>> = vec![None; model.values.len()];
+        let mut present: BTreeSet<&'static str> = model.regions.iter().map(|region| region.operator()).collect();
+        for name in &present {
+            self.operators.entry(name).or_default().0 += 1;
+        }
+        for node in &model.nodes {
+            let name = node.spec.name;
+            self.nodes += 1;
+            self.heavy += u64::from(is_heavy(node.spec));
+            self.operators.entry(name).or_default().0 += 1;
+            present.insert(name);
+            self.add_attributes(node);
+            for from in node.operands.iter().flatten().filter_map(|&operand| producer[operand]) {
+                self.pairs.insert((from, name));
+            }
+            node.outputs.iter().for_each(|&output| producer[output] = Some(name));
+        }
+        for name in present {
+            self.operators.entry(name).or_default().1 += 1;
+        }
+        for value in &model.values {
+            *self.ranks.entry(value.shape.len()).or_insert(0) += 1;
+            *self.dtypes.entry(value.dtype.name()).or_insert(0) += 1;
+            value.shape.iter().for_each(|&size| *self.sizes.entry(size).or_insert(0) += 1);
+        }
+    }
+
+    /// Each element of a list counts by itself.
+    fn add_attributes(&mut self, node: &Node) {
+        for (name, value) in &node.attributes {
+            let counts = self.attributes.entry((node.spec.name, name.to_string())).or_default();
+            let mut count = |text: String| *counts.entry(text).or_insert(0) += 1;
+            match value {
+                Attribute::Ints(values) => values.iter().for_each(|value| count(value.to_string())),
+                Attribute::Floats(values) => values.iter().for_each(|value| count(value.to_string())),
+                single => count(single.to_string()),
+            }
+        }
+    }
+
+    /// Nodes of the operator that leave the attribute out.
+    fn absent(&self, operator: &'static str, written: &BTreeMap<String, u64>, is_list: bool) -> Option<u64> {
+        // A list is as long as the rank says, so that its elements do not tell the number of nodes.
+        (!is_list).then(|| self.operators[operator].0.saturating_sub(written.values().sum()))
+    }
+
+    /// The most frequent value of every attribute that has more than two, with its share; the highest share first.
+    fn concentrated(&self) -> Vec<(String, String, f64)> {
+        let mut found = Vec::new();
+        for ((operator, attribute), written) in &self.attributes {
+            let mut values = written.clone();
+            let is_list = written.values().sum::<u64>() > self.operators[operator].0;
+            if let Some(absent) = self.absent(operator, written, is_list).filter(|&absent| absent > 0) {
+                values.insert(ABSENT.to_owned(), absent);
+            }
+            let total: u64 = values.values().sum();
+            let Some((value, most)) = values.iter().max_by_key(|(_, count)| **count) else { continue };
+            if values.len() > 2 && total >= ENOUGH {
+                found.push((format!("{operator}.{attribute}"), value.clone(), share(*most, total)));
+            }
+        }
+        found.sort_by(|a, b| b.2.total_cmp(&a.2));
+        found
+    }
+
+    /// Ordered pairs whose types can meet: how many there are, and those that never occurred.
+    fn pairs(&self) -> (usize, Vec<(&'static str, &'static str)>) {
+        let mut all = 0;
+        let mut missing = Vec::new();
+        for from in ops::ALL.iter() {
+            let made = output_types(from);
+            for to in ops::ALL.iter().filter(|to| !made.and(operand_types(to)).is_empty()) {
+                all += 1;
+                if !self.pairs.contains(&(from.name, to.name)) {
+                    missing.push((from.name, to.name));
+                }
+            }
+        }
+        (all, missing)
+    }
+
+    /// Every operator with its share of the cases, the rarest first.
+    fn by_share(&self) -> Vec<(&'static str, u64, f64)> {
+        let row = |it: Choice| {
+            let (nodes, cases) = self.operators.get(it.name()).copied().unwrap_or_default();
+            (it.name(), nodes, share(cases, self.cases))
+        };
+        let mut rows: Vec<_> = Choice::all().map(row).collect();
+        rows.sort_by(|a, b| a.2.total_cmp(&b.2));
+        rows
+    }
+
+    fn print(&self, out: &mut dyn Write) -> Result<()> {
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        let rows: Vec<Vec<String>> = self
+            .by_share()
+            .into_iter()
+            .map(|(name, nodes, share)| vec![name.to_owned(), nodes.to_string(), percent(share)])
+            .collect();
+        writeln!(out, "operator, nodes, share of the {} cases that have one:", self.cases)?;
+        table(out, &rows)?;
+        writeln!(
+            out,
+            "\nnodes {}, of which convolutions, products, pools and normalisations {}",
+            self.nodes,
+            percent(share(self.heavy, self.nodes))
+        )?;
+        histogram(out, "opset", &self.opsets)?;
+        histogram(out, "rank", &self.ranks)?;
+        histogram(out, "element type", &self.dtypes)?;
+        histogram(out, "size (the first 40)", &self.sizes.iter().take(40).map(|(k, v)| (*k, *v)).collect())?;
+        let concentrated = self.concentrated();
+        writeln!(out, "\nattributes of more than two values whose most frequent one has more than half of all:")?;
+        let rows = concentrated.iter().filter(|row| row.2 > 0.5);
+        table(
+            out,
+            &rows.map(|(name, value, share)| vec![name.clone(), value.clone(), percent(*share)]).collect::<Vec<_>>(),
+        )?;
+        let (all, missing) = self.pairs();
+        writeln!(
+            out,
+            "\nordered pairs whose types can meet: {all}, met {}",
+            percent(share((all - missing.len()) as u64, all as u64))
+        )?;
+        for (from, to) in missing.iter().take(SHOWN) {
+            writeln!(out, "  never {from} -> {to}")?;
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> Value {
+        let (all, missing) = self.pairs();
+        json!({
+            "cases": self.cases,
+            "nodes": self.nodes,
+            "heavy_share": share(self.heavy, self.nodes),
+            "operators": self.by_share().into_iter()
+                .map(|(name, nodes, share)| json!({ "name": name, "nodes": nodes, "share_of_cases": share }))
+                .collect::<Vec<_>>(),
+            "opsets": self.opsets,
+            "ranks": self.ranks,
+            "element_types": self.dtypes,
+            "sizes": self.sizes,
+            "attributes": self.concentrated().into_iter()
+                .map(|(name, value, share)| json!({ "attribute": name, "most_frequent": value, "share": share }))
+                .collect::<Vec<_>>(),
+            "pairs": { "type_correct": all, "met": all - missing.len(), "missing": missing },
+        })
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+fn is_heavy(spec: &OpSpec) -> bool {
+    let heavy = |(family, specs): &(&str, &[&OpSpec])| {
+        HEAVY.contains(family) && specs.iter().any(|known| known.code == spec.code)
+    };
+    FAMILIES.iter().any(heavy)
+}
+
+fn newest(spec: &OpSpec) -> &'static schema::Signature {
+    schema::signature(spec.name, graphsmith::limits::NEWEST_OPSET).expect("the catalogue is of the standard")
+}
+
+fn operand_types(spec: &OpSpec) -> DTypes {
+    newest(spec).operand_types()
+}
+
+fn output_types(spec: &OpSpec) -> DTypes {
+    newest(spec).output_types()
+}
+
+fn histogram<K: std::fmt::Display>(out: &mut dyn Write, title: &str, counts: &BTreeMap<K, u64>) -> Result<()> {
+    let total: u64 = counts.values().sum();
+    writeln!(out, "\n{title}:")?;
+    let most = counts.values().copied().max().unwrap_or(1).max(1);
+    for (key, &count) in counts {
+        let bar = "#".repeat((count * 40 / most) as usize);
+        writeln!(out, "  {key:>6} {:>6.2} % {bar}", 100.0 * share(count, total))?;
+    }
+    Ok(())
+}
