@@ -279,3 +279,29 @@ fn report(arguments: &Arguments, results: &[(String, String, Outcome)], out: &mu
     writeln!(out, "{}", text(total))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_measured_in_the_type() {
+        let floats = |values: &[f32]| TensorData::new(&[values.len()], values);
+        let expected = floats(&[1.0, 0.0, f32::NAN, f32::INFINITY]);
+        assert_eq!(difference(&floats(&[1.000_000_1, 1e-7, f32::NAN, f32::INFINITY]), &expected), None);
+        for wrong in
+            [[1.00001, 0.0, f32::NAN, f32::INFINITY], [1.0, 0.0, 0.0, f32::INFINITY], [1.0, 0.0, f32::NAN, 1.0]]
+        {
+            assert!(difference(&floats(&wrong), &expected).is_some(), "{wrong:?}");
+        }
+        let ints = |values: &[i64]| TensorData::new(&[values.len()], values);
+        assert!(difference(&ints(&[i64::MAX]), &ints(&[i64::MAX - 1])).is_some(), "equal in f64");
+        assert!(difference(&ints(&[]), &TensorData::new::<i64>(&[0, 2], &[])).is_some());
+    }
+
+    #[test]
+    fn every_excuse_has_a_reason() {
+        let excused: BTreeMap<String, String> = toml::from_str(EXCUSED).unwrap();
+        assert!(excused.iter().all(|(name, reason)| name.starts_with("test_") && !reason.is_empty()));
+    }
+}
