@@ -35,7 +35,7 @@ pub struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print also the counts of each operator, and why tests are not graphsmith's
+    /// Print also the counts of operators without a failure, and why tests are excused or not graphsmith's
     #[arg(long)]
     verbose: bool,
 }
@@ -46,8 +46,8 @@ enum Outcome {
     Passed,
     /// With the first difference.
     Failed(String),
-    /// Fails, and is listed with a reason.
-    Excused,
+    /// Fails, and is listed with a reason: the first difference and the reason.
+    Excused(String),
     /// Needs what graphsmith does not have.
     NotOurs(String),
 }
@@ -60,7 +60,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     for (name, folder) in tests(&arguments.folder, &arguments.only)? {
         let (_, proto) = read_onnx(&folder.join("model.onnx"))?;
         let outcome = match (test(&proto, &folder)?, excused.remove(&name)) {
-            (Outcome::Failed(_), Some(_)) => Outcome::Excused,
+            (Outcome::Failed(what), Some(reason)) => Outcome::Excused(format!("{what} ({reason})")),
             (Outcome::Passed, Some(_)) => Outcome::Failed("it passes, and node_tests.toml lists it".to_owned()),
             (outcome, _) => outcome,
         };
@@ -238,7 +238,7 @@ fn report(arguments: &Arguments, results: &[(String, String, Outcome)], out: &mu
     let word = |outcome: &Outcome| match outcome {
         Outcome::Passed => ("passed", String::new()),
         Outcome::Failed(reason) => ("failed", reason.clone()),
-        Outcome::Excused => ("excused", String::new()),
+        Outcome::Excused(reason) => ("excused", reason.clone()),
         Outcome::NotOurs(reason) => ("not ours", reason.clone()),
     };
     if arguments.json {
@@ -250,8 +250,8 @@ fn report(arguments: &Arguments, results: &[(String, String, Outcome)], out: &mu
     }
     let shown = |outcome: &Outcome| match outcome {
         Outcome::Failed(_) => true,
-        Outcome::NotOurs(_) => arguments.verbose,
-        Outcome::Passed | Outcome::Excused => false,
+        Outcome::NotOurs(_) | Outcome::Excused(_) => arguments.verbose,
+        Outcome::Passed => false,
     };
     let row = |(name, _, outcome): &(String, String, Outcome)| {
         let (word, reason) = word(outcome);
@@ -264,7 +264,7 @@ fn report(arguments: &Arguments, results: &[(String, String, Outcome)], out: &mu
         let column = match outcome {
             Outcome::Passed => 0,
             Outcome::Failed(_) => 1,
-            Outcome::Excused => 2,
+            Outcome::Excused(_) => 2,
             Outcome::NotOurs(_) => 3,
         };
         counts.entry(operator).or_default()[column] += 1;
@@ -273,9 +273,8 @@ fn report(arguments: &Arguments, results: &[(String, String, Outcome)], out: &mu
     let text = |[passed, failed, excused, not_ours]: [usize; 4]| {
         format!("{passed} passed, {failed} failed, {excused} excused, {not_ours} not graphsmith's")
     };
-    if arguments.verbose {
-        table(out, &counts.iter().map(|(name, &counts)| vec![(*name).to_owned(), text(counts)]).collect::<Vec<_>>())?;
-    }
+    let rows = counts.iter().filter(|(_, [_, failed, ..])| arguments.verbose || *failed > 0);
+    table(out, &rows.map(|(name, &counts)| vec![(*name).to_owned(), text(counts)]).collect::<Vec<_>>())?;
     writeln!(out, "{}", text(total))?;
     Ok(())
 }
