@@ -20,6 +20,7 @@ mod diversity;
 mod export;
 mod generate;
 mod judge;
+mod node_tests;
 mod ops;
 mod peers;
 mod probe;
@@ -53,6 +54,8 @@ enum Command {
     Show(show::Arguments),
     Run(run::Arguments),
     Replay(replay::Arguments),
+    #[command(hide = true)]
+    NodeTests(node_tests::Arguments),
     Ops(ops::Arguments),
     Backends(backends::Arguments),
     Probe(probe::Arguments),
@@ -130,6 +133,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Show(arguments) => show::main(&arguments, out),
         Command::Run(arguments) => run::main(&arguments, out),
         Command::Replay(arguments) => replay::main(&arguments, out),
+        Command::NodeTests(arguments) => node_tests::main(&arguments, out),
         Command::Ops(arguments) => ops::main(&arguments, out),
         Command::Backends(arguments) => backends::main(&arguments, out),
         Command::Probe(arguments) => probe::main(&arguments, out),

@@ -5,8 +5,10 @@ use super::proto::{
     ValueInfoProto,
 };
 use crate::dtype::DType;
+use crate::limits::OLDEST_OPSET;
 use crate::model::{Leaf, Model, Node, Value};
 use crate::ops;
+use crate::schema;
 use crate::spec::{Attribute, Domain, Role};
 use crate::tensor::TensorData;
 use prost::Message;
@@ -84,6 +86,8 @@ pub fn import(proto: &ModelProto, types: &BTreeMap<String, Value>, symbol_size: 
         importer.node(node)?;
     }
     importer.outputs(graph)?;
+    // Whatever is known only from a later opset on was refused above.
+    importer.model.opset = opset.max(OLDEST_OPSET);
     Ok(Imported { model: importer.model })
 }
 
@@ -126,7 +130,9 @@ impl Importer {
         }
         let spec = ops::by_name(&node.op_type).filter(|_| is_onnx(&node.domain));
         let spec = spec.ok_or_else(|| Error::UnknownOperator(operator(node)))?;
-        if self.model.opset < spec.since {
+        // An older opset may have the operator in the same version.
+        let oldest = schema::signature(spec.name, spec.since).map_or(spec.since, |signature| signature.version);
+        if self.model.opset < oldest {
             return Err(Error::OldOpset { operator: spec.name, since: spec.since, model: self.model.opset });
         }
         let operand = |name: &String| match self.defined.get(name) {
@@ -239,6 +245,8 @@ fn typed_data(tensor: &TensorProto, dtype: DType) -> Vec<u8> {
         DType::F32 => tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
         DType::F64 => tensor.double_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
         DType::I64 => tensor.int64_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        DType::U64 => tensor.uint64_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        DType::U32 => tensor.uint64_data.iter().flat_map(|&value| (value as u32).to_le_bytes()).collect(),
         _ => tensor.int32_data.iter().flat_map(low_bytes).collect(),
     }
 }
