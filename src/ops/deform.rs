@@ -224,8 +224,8 @@ fn deform_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outpu
     // An infinite change times a weight of 0 would be NaN.
     let mut bound = defined(deform.convolve(&change, &(weight + &error))?)? + defined(deform.convolve(&read, &error)?)?;
     if let Some(bias) = a.opt(3) {
-        magnitude = magnitude + bias.f_abs()?.f_reshape([1, -1, 1, 1])?;
-        bound = bound + error_of(errors, 3, bias)?.f_reshape([1, -1, 1, 1])?;
+        magnitude += bias.f_abs()?.f_reshape([1, -1, 1, 1])?;
+        bound += error_of(errors, 3, bias)?.f_reshape([1, -1, 1, 1])?;
     }
     let terms = (deform.channels / deform.group * deform.windows.count()) as f64 + 6.0;
     let bound = &bound + (&magnitude + &bound) * gamma(terms, dtype);

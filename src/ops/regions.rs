@@ -382,7 +382,7 @@ fn align_errors(a: &Args, errors: &[Option<Tensor>], _: &[Tensor]) -> Outputs {
         let shift = 2.0 * (region.y.error + region.x.error) + 8.0 * DType::F32.unit_roundoff();
         let mut bound = moved(&own)? + moved(&magnitude)? * gamma(4.0 * points + 16.0, dtype) + most * shift;
         if align.largest {
-            bound = bound + region.readings(&plane.f_to_kind(Kind::Double)?)?;
+            bound += region.readings(&plane.f_to_kind(Kind::Double)?)?;
         }
         let doubt = region.y.doubt().f_unsqueeze(-1)?.f_add(&region.x.doubt())?;
         defined(bound.f_add(&doubt)?)

@@ -194,8 +194,11 @@ fn sample_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outpu
             let near = fraction.f_sub_scalar(0.5)?.f_abs()?.f_le_tensor(&(&error * REACH))?;
             unsure = unsure.f_logical_or(&near)?;
         }
-        if sampling.mode == Mode::Cubic && axis.padding == Padding::Border && !axis.corners {
-            unsure = unsure.f_logical_or(&axis.near_ends(position, &error, axis.ends())?)?;
+        if sampling.mode == Mode::Cubic && axis.padding == Padding::Border {
+            // The reference implementation clamps the position, others each of the four elements.
+            let (low, high) = axis.ends();
+            let beyond = position.f_lt_tensor(&(&error * REACH + low))?;
+            unsure = unsure.f_logical_or(&beyond)?.f_logical_or(&position.f_gt_tensor(&(&error * -REACH + high))?)?;
         }
         doubtful = doubtful.f_logical_or(&unsure)?;
         shift += error;

@@ -1,6 +1,5 @@
 //! Reading tensors at computed positions: each output point is a weighted sum of the elements around its position.
 
-use super::rounding::REACH;
 use tch::{Kind, TchError, Tensor};
 
 /// What positions outside an axis read.
@@ -85,13 +84,6 @@ impl Axis {
         let far = |t: Tensor| ((&t * A - 5.0 * A) * &t + 8.0 * A) * &t - 4.0 * A;
         let weights = [far(&t + 1.0), near(&t), near(&(1.0 - &t)), far(2.0 - &t)];
         (-1..).zip(weights).map(|(step, weight)| self.tap(&floor.f_add_scalar(step)?, weight)).collect()
-    }
-
-    /// Where positions that may be off by `error` may pass one of two points at which the result jumps.
-    pub fn near_ends(&self, x: &Tensor, error: &Tensor, ends: (f64, f64)) -> Result<Tensor, TchError> {
-        let reach = error * REACH;
-        let near = |end: f64| x.f_sub_scalar(end)?.f_abs()?.f_le_tensor(&reach);
-        near(ends.0)?.f_logical_or(&near(ends.1)?)
     }
 }
 
