@@ -169,7 +169,9 @@ impl Sampling {
 }
 
 /// The errors of the elements and of the positions, and the rounding of a weighted sum. Without bound where a position
-/// may pass a step: to another nearest element, or over the end behind which `border` clamps it.
+/// may pass a step to another nearest element. The same beyond the ends for cubic interpolation with `border`: "use border
+/// values for out-of-bound grid locations" may mean the position, as in the reference implementation of ONNX, or each of
+/// the four elements around it, as in PyTorch and ONNX Runtime, and a position just beyond the end reads inner elements.
 fn sample_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
     let sampling = Sampling::of(a)?;
     let (x, grid) = (wide(a, 0)?.f_abs()?, wide(a, 1)?);
@@ -194,8 +196,8 @@ fn sample_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outpu
             let near = fraction.f_sub_scalar(0.5)?.f_abs()?.f_le_tensor(&(&error * REACH))?;
             unsure = unsure.f_logical_or(&near)?;
         }
-        if sampling.mode == Mode::Cubic && axis.padding == Padding::Border && !axis.corners {
-            unsure = unsure.f_logical_or(&axis.near_ends(position, &error, axis.ends())?)?;
+        if sampling.mode == Mode::Cubic && axis.padding == Padding::Border {
+            unsure = unsure.f_logical_or(&axis.may_be_beyond(position, &error)?)?;
         }
         doubtful = doubtful.f_logical_or(&unsure)?;
         shift += error;

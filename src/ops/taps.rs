@@ -87,11 +87,11 @@ impl Axis {
         (-1..).zip(weights).map(|(step, weight)| self.tap(&floor.f_add_scalar(step)?, weight)).collect()
     }
 
-    /// Where positions that may be off by `error` may pass one of two points at which the result jumps.
-    pub fn near_ends(&self, x: &Tensor, error: &Tensor, ends: (f64, f64)) -> Result<Tensor, TchError> {
+    /// Where positions that may be off by `error` are beyond the ends, or may be.
+    pub fn may_be_beyond(&self, x: &Tensor, error: &Tensor) -> Result<Tensor, TchError> {
+        let (low, high) = self.ends();
         let reach = error * REACH;
-        let near = |end: f64| x.f_sub_scalar(end)?.f_abs()?.f_le_tensor(&reach);
-        near(ends.0)?.f_logical_or(&near(ends.1)?)
+        x.f_sub(&reach)?.f_le(low)?.f_logical_or(&x.f_add(&reach)?.f_ge(high)?)
     }
 }
 
