@@ -251,10 +251,7 @@ impl Pattern {
             && dtype_fits(&self.dtypes, first.map(|value| value.dtype))
             && dtype_fits(&self.output_dtypes, node.outputs.first().map(|&value| model.values[value].dtype))
             && self.ranks.as_ref().is_none_or(|ranks| first.is_some_and(|value| ranks.contains(&value.shape.len())))
-            && self
-                .output_ranks
-                .as_ref()
-                .is_none_or(|ranks| ranks.contains(&model.values[node.outputs[0]].shape.len()))
+            && self.output_ranks.as_ref().is_none_or(|ranks| ranks.contains(&model.values[node.outputs[0]].shape.len()))
             && self.empty.is_none_or(|empty| all().any(|value| value.is_empty()) == empty)
             && self.output_rank_grows.is_none_or(|wanted| {
                 let output = &model.values[node.outputs[0]];

@@ -87,11 +87,12 @@ impl Axis {
         (-1..).zip(weights).map(|(step, weight)| self.tap(&floor.f_add_scalar(step)?, weight)).collect()
     }
 
-    /// Where positions that may be off by `error` are beyond the ends, or may be.
+    /// Where positions that may be off by `error` are far enough beyond the ends for `settle` to matter, or may be.
     pub fn may_be_beyond(&self, x: &Tensor, error: &Tensor) -> Result<Tensor, TchError> {
         let (low, high) = self.ends();
-        let reach = error * REACH;
-        x.f_sub(&reach)?.f_le(low)?.f_logical_or(&x.f_add(&reach)?.f_ge(high)?)
+        // At a corner element itself clamping changes nothing, half a step behind it much.
+        let reach = error * if self.corners { 0.0 } else { REACH };
+        x.f_add(&reach)?.f_gt(high)?.f_logical_or(&x.f_sub(&reach)?.f_lt(low)?)
     }
 }
 
