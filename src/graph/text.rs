@@ -6,7 +6,10 @@ use std::fmt::{self, Write};
 
 /// One line per leaf and node: `t3: f32[2,3] = Conv(x0, w1) {strides=[1, 2]}`; outputs are marked with `->`.
 pub fn text(model: &Model) -> String {
-    let mut text = format!("   opset {}{}\n", model.opset, if model.symbolic { ", symbolic sizes" } else { "" });
+    let mut text = String::new();
+    if !model.nodes.is_empty() {
+        let _ = writeln!(text, "   opset {}{}", model.opset, if model.symbolic { ", symbolic sizes" } else { "" });
+    }
     for leaf in &model.leaves {
         let role = match leaf.role {
             Role::Input => "input",

@@ -169,7 +169,9 @@ impl Sampling {
 }
 
 /// The errors of the elements and of the positions, and the rounding of a weighted sum. Without bound where a position
-/// may pass a step: to another nearest element, or over the end behind which `border` clamps it.
+/// may pass a step to another nearest element. The same beyond the ends for cubic interpolation with `border`: "use border
+/// values for out-of-bound grid locations" may mean the position, as in the reference implementation of ONNX, or each of
+/// the four elements around it, as in PyTorch and ONNX Runtime, and a position just beyond the end reads inner elements.
 fn sample_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
     let sampling = Sampling::of(a)?;
     let (x, grid) = (wide(a, 0)?.f_abs()?, wide(a, 1)?);
@@ -194,11 +196,8 @@ fn sample_errors(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outpu
             let near = fraction.f_sub_scalar(0.5)?.f_abs()?.f_le_tensor(&(&error * REACH))?;
             unsure = unsure.f_logical_or(&near)?;
         }
-        if sampling.mode == Mode::Cubic && axis.padding == Padding::Border {
-            // The reference implementation clamps the position, others each of the four elements.
-            let (low, high) = axis.ends();
-            let beyond = position.f_lt_tensor(&(&error * REACH + low))?;
-            unsure = unsure.f_logical_or(&beyond)?.f_logical_or(&position.f_gt_tensor(&(&error * -REACH + high))?)?;
+        if sampling.mode == Mode::Cubic && axis.padding == Padding::Border && axis.size > 1 {
+            unsure = unsure.f_logical_or(&axis.may_be_beyond(position, &error)?)?;
         }
         doubtful = doubtful.f_logical_or(&unsure)?;
         shift += error;
@@ -338,6 +337,38 @@ mod tests {
         assert_near(&pad("zeros"), &[0.0, 0.0, 1.7, 0.0, 0.0, 1.7, 0.0, 0.0]);
         assert_near(&pad("border"), &[0.0, 0.0, 1.7, 5.0, 5.0, 1.7, 5.0, 5.0]);
         assert_near(&pad("reflection"), &[2.5, 0.0, 1.7, 2.5, 2.5, 1.7, 5.0, 2.5]);
+    }
+
+    /// Beyond the ends cubic interpolation with `border` is not judged; between them, and along one element, it is.
+    #[test]
+    fn cubic_positions_beyond_the_border_are_ambiguous() {
+        let positions = [[-1.2, 0.0], [-1.0, 0.0], [-0.2, 5.0], [0.9, 0.0], [1.01, 0.0]].concat();
+        let unjudged = |padding: &str, corners: i64| {
+            let attributes = [
+                ("mode".into(), Text("cubic".into())),
+                ("padding_mode".into(), Text(padding.into())),
+                ("align_corners".into(), Int(corners)),
+            ];
+            let image: Vec<f64> = (0..4).map(f64::from).collect();
+            let args = Args {
+                operands: vec![
+                    Some(Tensor::from_slice(&image).reshape([1, 1, 1, 4])),
+                    Some(Tensor::from_slice(&positions).reshape([1, 1, 5, 2])),
+                ],
+                operand_dtypes: vec![Some(F32), Some(F32)],
+                attributes: &attributes,
+                opset: crate::limits::NEWEST_OPSET,
+                output_dtypes: vec![F32],
+                wide: true,
+                accumulate: None,
+            };
+            let exact = (GRID_SAMPLE.eval)(&args).expect("an image");
+            let errors = sample_errors(&args, &[None, None], &exact).expect("errors");
+            values(&errors[0]).iter().map(|error| error.is_infinite()).collect::<Vec<_>>()
+        };
+        assert_eq!(unjudged("border", 1), [true, false, false, false, true]);
+        assert_eq!(unjudged("border", 0), [true, true, false, false, true]);
+        assert_eq!(unjudged("zeros", 0), [false; 5]);
     }
 
     /// A rotation by a quarter and a shift.

@@ -1,5 +1,6 @@
 //! Reading tensors at computed positions: each output point is a weighted sum of the elements around its position.
 
+use super::rounding::REACH;
 use tch::{Kind, TchError, Tensor};
 
 /// What positions outside an axis read.
@@ -84,6 +85,14 @@ impl Axis {
         let far = |t: Tensor| ((&t * A - 5.0 * A) * &t + 8.0 * A) * &t - 4.0 * A;
         let weights = [far(&t + 1.0), near(&t), near(&(1.0 - &t)), far(2.0 - &t)];
         (-1..).zip(weights).map(|(step, weight)| self.tap(&floor.f_add_scalar(step)?, weight)).collect()
+    }
+
+    /// Where positions that may be off by `error` are far enough beyond the ends for `settle` to matter, or may be.
+    pub fn may_be_beyond(&self, x: &Tensor, error: &Tensor) -> Result<Tensor, TchError> {
+        let (low, high) = self.ends();
+        // At a corner element itself clamping changes nothing, half a step behind it much.
+        let reach = error * if self.corners { 0.0 } else { REACH };
+        x.f_add(&reach)?.f_gt(high)?.f_logical_or(&x.f_sub(&reach)?.f_lt(low)?)
     }
 }
 
