@@ -85,7 +85,7 @@ fn generate(subject: Choice, version: i64, number: u64) -> Generated {
     let plain = Swarm::new(&input.header);
     let opsets: Vec<i64> = schema::opsets(subject.name(), version).filter(|&opset| opset >= subject.since()).collect();
     let opset = opsets[number as usize % opsets.len()];
-    let dtypes = if number % 2 == 0 { plain.dtypes } else { ANY };
+    let dtypes = if number.is_multiple_of(2) { plain.dtypes } else { ANY };
     let swarm = Swarm { focus: Focus::NONE, opset, dtypes, ..plain };
     // Control flow needs a value to begin with, and a branch something to hold.
     let company = Choice::Operator(&math::ADD);

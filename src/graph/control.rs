@@ -140,7 +140,7 @@ impl Graph {
             let body = self.iterate(&bodies[iteration - 1], &bodies[0], initial, scanned.as_ref(), iteration);
             bodies.push(body);
         }
-        let collected = (record[7] % 2 == 0 || scanned.is_some()).then(|| self.collect(&bodies, &after));
+        let collected = (record[7].is_multiple_of(2) || scanned.is_some()).then(|| self.collect(&bodies, &after));
         self.check_limits(&Draft::default())?;
         let last = bodies[trips - 1][steps - 1];
         let nodes: Vec<NodeIndex> = (first..self.dag.node_count())
@@ -153,8 +153,14 @@ impl Graph {
             let ty = self.output_type(*list).clone();
             self.offer(*list, ty);
         }
-        let control =
-            ControlDraft::Repeat { bodies, initial, scanned, collected, conditional: record[8] % 2 == 0, known };
+        let control = ControlDraft::Repeat {
+            bodies,
+            initial,
+            scanned,
+            collected,
+            conditional: record[8].is_multiple_of(2),
+            known,
+        };
         self.regions.push(RegionDraft { nodes, control });
         Ok(last)
     }

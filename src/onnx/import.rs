@@ -38,8 +38,6 @@ pub enum Error {
     AttributeKind { operator: String, attribute: String },
     #[error("the operator {operator} uses `{value}`, which nothing before it defines")]
     Undefined { operator: String, value: String },
-    #[error("the operator {0} leaves out an output before one that it has")]
-    AbsentOutput(String),
     #[error("the type of `{0}` is not declared")]
     Untyped(String),
 }
@@ -140,21 +138,30 @@ impl Importer {
             None if name.is_empty() => Ok(None),
             None => Err(Error::Undefined { operator: operator(node), value: name.clone() }),
         };
-        let operands = node.input.iter().map(operand).collect::<Result<_, _>>()?;
+        let operands: Vec<Option<usize>> = node.input.iter().map(operand).collect::<Result<_, _>>()?;
         let attribute = |proto: &AttributeProto| Ok((Cow::Owned(proto.name.clone()), attribute(node, proto)?));
         let attributes = node.attribute.iter().map(attribute).collect::<Result<_, Error>>()?;
         let written = node.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
-        if node.output[..written].iter().any(String::is_empty) {
-            return Err(Error::AbsentOutput(operator(node)));
-        }
         let mut outputs = Vec::new();
         for name in &node.output[..written] {
+            if name.is_empty() {
+                outputs.push(self.omitted(&operands));
+                continue;
+            }
             let ty = self.types.get(name).cloned().ok_or_else(|| Error::Untyped(name.clone()))?;
             outputs.push(self.define(ty));
         }
         let name = node.name.clone();
         self.model.nodes.push(Node { spec, name, operands, outputs, attributes, accumulate: None });
         Ok(())
+    }
+
+    /// An output that is left out before one that is not: a value without a name, of the first operand's element type.
+    fn omitted(&mut self, operands: &[Option<usize>]) -> usize {
+        let first = operands.iter().flatten().next();
+        let dtype = first.map_or(DType::F32, |&operand| self.model.values[operand].dtype);
+        self.model.values.push(Value { name: String::new(), dtype, shape: Vec::new() });
+        self.model.values.len() - 1
     }
 
     fn outputs(&mut self, graph: &GraphProto) -> Result<(), Error> {

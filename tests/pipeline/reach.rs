@@ -53,7 +53,8 @@ impl Histogram {
 
 #[test]
 fn random_bytes_reach_every_operator_and_element_type() {
-    const INPUTS: u64 = 4000;
+    // What no backend takes yet comes only in the cases that are for none of them.
+    const INPUTS: u64 = 12_000;
     let operators = ops::ALL.iter().map(|spec| spec.name.to_owned());
     let taken = ops::ALL.iter().fold(DTypes::of(&[]), |all, spec| all.or(spec.dtypes));
     let mut met = Histogram::expect(operators.chain(taken.iter().map(|dtype| dtype.to_string())));
