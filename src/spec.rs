@@ -40,6 +40,8 @@ pub struct OpSpec {
     pub guard: Option<fn(&Args) -> Outputs>,
     /// A function whose gradient the input search uses in place of that of `eval`, where the true one is often 0.
     pub proxy: Option<fn(&Args) -> Outputs>,
+    /// The operand at whose 0 an elementwise function has a pole, which the corners of an error box do not show.
+    pub pole: Option<usize>,
     /// Integer results may leave the range of their type, which ONNX leaves undefined: such cases are not judged.
     pub can_overflow: bool,
 }
@@ -57,6 +59,7 @@ impl OpSpec {
         eval: |_| Ok(Vec::new()),
         guard: None,
         proxy: None,
+        pole: None,
         can_overflow: false,
     };
 }

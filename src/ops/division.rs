@@ -17,6 +17,7 @@ pub const DIV: OpSpec = OpSpec {
     build: |b| build_divided(b).map(|_| ()),
     eval: eval_div,
     guard: Some(|a| away_from_zero(a, 1e-3)),
+    pole: Some(1),
     // The least integer divided by -1.
     can_overflow: true,
     ..BINARY
@@ -29,6 +30,7 @@ pub const RECIPROCAL: OpSpec = OpSpec {
     doc: "1 / x.",
     eval: |a| one(a.x(0).f_reciprocal()),
     guard: Some(|a| one(magnitude(a.x(0))?.f_sub_scalar(1e-3))),
+    pole: Some(0),
     ..UNARY
 };
 
@@ -64,6 +66,7 @@ pub const POW: OpSpec = OpSpec {
     build: build_pow,
     eval: eval_pow,
     guard: Some(guard_pow),
+    pole: Some(0),
     can_overflow: true,
     ..BINARY
 };
