@@ -2,7 +2,7 @@
 
 use super::common::{UNARY, as_output, one, operand, wide};
 use super::rounding::{REACH, error_of, unless};
-use crate::dtype::{ANY, DType, DTypes, FLOATS};
+use crate::dtype::{ANY, DType, DTypes, FLOATS, SIGNED_INTS};
 use crate::spec::args::kind_of;
 use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
 use crate::term::Term;
@@ -112,7 +112,9 @@ fn is_exact(from: DType, to: DType) -> bool {
 
 /// The types that an operand of type `from` may be cast to in this case.
 fn targets(b: &Builder, from: DType) -> DTypes {
-    let fits = |to: &DType| !b.in_exact_lane() || is_exact(from, *to);
+    // A negative number as u64 is beyond i64, in which the reference holds it.
+    let held = |to: DType| to != DType::U64 || !SIGNED_INTS.contains(from);
+    let fits = |to: &DType| held(*to) && (!b.in_exact_lane() || is_exact(from, *to));
     DTypes::of(&ANY.iter().filter(fits).collect::<Vec<_>>())
 }
 
