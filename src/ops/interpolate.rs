@@ -30,6 +30,11 @@ type Taps = Vec<(i64, f64)>;
 
 /// The axes along which anything happens.
 fn axes(a: &Args) -> Result<Vec<Axis>, TchError> {
+    Ok(all_axes(a)?.into_iter().filter(|axis| axis.scale != 1.0 || axis.input != axis.output).collect())
+}
+
+/// All axes that are asked for, also those that keep their size.
+fn all_axes(a: &Args) -> Result<Vec<Axis>, TchError> {
     let shape = a.shape(0);
     let rank = shape.len();
     let listed: Vec<usize> = match a.ints("axes") {
@@ -62,8 +67,7 @@ fn axes(a: &Args) -> Result<Vec<Axis>, TchError> {
         output,
         scale,
     };
-    let all = listed.iter().zip(&scales).zip(&sizes).map(axis);
-    Ok(all.filter(|axis| axis.scale != 1.0 || axis.input != axis.output).collect())
+    Ok(listed.iter().zip(&scales).zip(&sizes).map(axis).collect())
 }
 
 /// Scales and sizes that `keep_aspect_ratio_policy` makes of the wanted sizes.
@@ -183,7 +187,8 @@ fn cubic_weights(t: f64, a: f64) -> [f64; 4] {
 /// The operand's errors and the rounding of a sum of products, with the weights' magnitudes; and the inexact
 /// weights, one axis at a time.
 pub fn resize_error(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
-    let axes = axes(a)?;
+    // The cubic weights of an axis that keeps its size are 0 and 1 only but for rounding.
+    let axes = if a.text("mode", "nearest") == "cubic" { all_axes(a)? } else { axes(a)? };
     let mut magnitudes = Vec::with_capacity(axes.len());
     let mut doubts = Vec::with_capacity(axes.len());
     let mut terms = 2.0;
@@ -219,8 +224,34 @@ pub fn resize_error(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Ou
 mod tests {
     use super::super::resize::RESIZE;
     use super::super::windows::apply;
-    use crate::dtype::DType::F32;
-    use crate::spec::Attribute;
+    use crate::dtype::DType::{F32, I64};
+    use crate::spec::{Args, Attribute};
+    use std::borrow::Cow;
+    use tch::Tensor;
+
+    /// Along an axis that keeps its size a backend's cubic weights are not exactly 0 beside the element itself.
+    #[test]
+    fn cubic_weights_round_also_where_nothing_moves() {
+        let text = |text: &str| Attribute::Text(text.to_owned());
+        let x = Tensor::from_slice(&[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape([2, 3]);
+        let attributes = [
+            (Cow::Borrowed("mode"), text("cubic")),
+            (Cow::Borrowed("coordinate_transformation_mode"), text("align_corners")),
+        ];
+        let args = Args {
+            operands: vec![Some(x), None, None, Some(Tensor::from_slice(&[2i64, 5]))],
+            operand_dtypes: vec![Some(F32), None, None, Some(I64)],
+            attributes: &attributes,
+            opset: 18,
+            output_dtypes: vec![F32],
+            wide: true,
+            accumulate: None,
+        };
+        let exact = (RESIZE.eval)(&args).unwrap();
+        let bound = super::resize_error(&args, &[None, None, None, None], &exact).unwrap();
+        // The first row is 0 all over, and so is every term of it.
+        assert!(f64::try_from(bound[0].select(0, 0).min()).unwrap() > 0.0);
+    }
 
     /// `test_resize_downsample_scales_linear` and `test_resize_upsample_scales_cubic_A_n0p5_exclude_outside` of the
     /// ONNX node tests, the latter's first row.
