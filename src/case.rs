@@ -1,11 +1,12 @@
 //! From bytes to a model with valid data and what every correct backend makes of it.
 
 use crate::graph::{self, Graph};
-use crate::input::{Input, mix};
+use crate::input::{Input, Stream, mix};
+use crate::metamorphic::{self, Axis};
 use crate::model::{LeafData, Model};
 use crate::onnx;
 use crate::oracle::Expectation;
-use crate::reference::{Defect, Values};
+use crate::reference::{self, Defect, Precision, Values};
 use crate::search;
 use crate::spec::{Role, Skip};
 use crate::swarm::Swarm;
@@ -21,6 +22,14 @@ pub struct Case {
     pub expectation: Expectation,
     /// The same ONNX bytes with inputs of other sizes, for a second run of what was compiled once.
     pub again: Option<Box<Case>>,
+    /// The model said otherwise.
+    pub variant: Option<Variant>,
+}
+
+/// A case that must agree with another one, up to the error bounds.
+pub struct Variant {
+    pub axis: &'static Axis,
+    pub case: Box<Case>,
 }
 
 /// A model with data, before anything is known of its validity.
@@ -29,6 +38,8 @@ pub struct Generated {
     pub seed: u64,
     /// The same with other sizes of its inputs, where its sizes are symbols.
     pub rebound: Option<Model>,
+    /// How it is said otherwise as well.
+    pub axis: Option<&'static Axis>,
     /// What became of each record.
     pub fates: Vec<Result<(), Skip>>,
     /// How many records hints decided, and how many Z3.
@@ -56,15 +67,17 @@ impl std::fmt::Display for NoCase {
 
 /// Decodes, grows and solves. The same input gives the same model on any machine.
 pub fn generate(input: &Input) -> Generated {
-    Generated::new(graph::grow(input), Swarm::new(&input.header).data_seed)
+    Generated::new(graph::grow(input), &Swarm::new(&input.header))
 }
 
 impl Generated {
-    pub fn new(mut graph: Graph, seed: u64) -> Generated {
+    /// What a graph that was grown for `swarm` describes.
+    pub fn new(mut graph: Graph, swarm: &Swarm) -> Generated {
         Generated {
             model: graph.model(),
-            seed,
-            rebound: graph.rebound(seed),
+            seed: swarm.data_seed,
+            rebound: graph.rebound(swarm.data_seed),
+            axis: metamorphic::choose(swarm.axis),
             fates: graph.fates.iter().map(|fate| fate.map(|_| ())).collect(),
             by_hints: graph.laws.by_hints,
             by_solver: graph.laws.by_solver,
@@ -81,14 +94,36 @@ impl Case {
         let found = search::search(&generated.model, generated.seed)?;
         let Some(wide) = found.values else { return Ok(Err(NoCase::Invalid)) };
         let mut case = Case::with_data(generated.model, found.data, wide)?;
-        if let Some(rebound) = generated.rebound {
-            case.again = case.rebind(rebound, mix(generated.seed))?.map(Box::new);
+        let seed = mix(generated.seed);
+        match (generated.rebound, generated.axis) {
+            (Some(rebound), _) => case.again = case.rebind(rebound, seed)?.map(Box::new),
+            (None, Some(Axis { apply: None, .. })) => case.again = case.rebind(case.model.clone(), seed)?.map(Box::new),
+            (None, _) => {}
+        }
+        if let Some(axis) = generated.axis {
+            case.variant = case.vary(axis, seed)?;
         }
         Ok(Ok(case))
     }
 
-    /// The case of `model`, which differs from this one's only in sizes of inputs, with the same initializers. None where
-    /// no data are valid, or the bytes depend on the sizes after all.
+    /// The case said otherwise. None where the axis changes nothing, or where the change makes data invalid.
+    pub fn vary(&self, axis: &'static Axis, seed: u64) -> Result<Option<Variant>, Defect> {
+        let Some(apply) = axis.apply else { return Ok(None) };
+        let (mut model, mut data) = (self.model.clone(), self.data.clone());
+        if !apply(&mut model, &mut data, &mut Stream::new(seed)) {
+            return Ok(None);
+        }
+        let wide = reference::run(&model, &data, Precision::Wide)?;
+        if !search::is_valid(&model, &wide)? {
+            return Ok(None);
+        }
+        let case = Box::new(Case::with_data(model, data, wide)?);
+        // An order may be that which was.
+        Ok((case.onnx != self.onnx).then_some(Variant { axis, case }))
+    }
+
+    /// The case of `model`, which differs from this one's only in sizes of inputs, with other inputs and the same initializers.
+    /// None where no data are valid, or the bytes depend on the sizes after all.
     fn rebind(&self, mut model: Model, seed: u64) -> Result<Option<Case>, Defect> {
         for (leaf, data) in model.leaves.iter_mut().zip(&self.data) {
             if leaf.role != Role::Input {
@@ -105,7 +140,7 @@ impl Case {
     pub fn with_data(model: Model, data: LeafData, wide: Values) -> Result<Case, Defect> {
         let expectation = Expectation::new(&model, &data, &wide)?;
         let onnx = onnx::encode(&model, &data);
-        Ok(Case { model, data, onnx, wide, expectation, again: None })
+        Ok(Case { model, data, onnx, wide, expectation, again: None, variant: None })
     }
 
     /// The case that an input describes.

@@ -4,6 +4,7 @@ use crate::backend::{self, Backend, Failure, Level};
 use crate::case::{Case, Generated, NoCase};
 use crate::finding::Finding;
 use crate::known::{Known, Place};
+use crate::metamorphic::Axis;
 use crate::model::Model;
 use crate::oracle::{Outcome, Wrong};
 use crate::reference::{Defect, largest_integer};
@@ -45,11 +46,60 @@ pub enum Error {
     Known(#[from] crate::known::Error),
 }
 
-/// The answers to a case of every backend at every level.
+/// The answers to a case.
 pub struct Answers {
+    /// Of every backend at every level.
     pub first: Vec<Outcome>,
     /// Those to [`Case::again`], if there is one.
     pub again: Option<Vec<Outcome>>,
+    /// Those to [`Case::variant`], if there is one.
+    pub variant: Option<Vec<Outcome>>,
+}
+
+/// One form of a case with the answers to it.
+pub struct Part<'a> {
+    pub case: &'a Case,
+    pub outcomes: &'a [Outcome],
+    form: Form,
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    First,
+    Again,
+    Variant(&'static Axis),
+}
+
+impl Answers {
+    /// What is judged, one after the other.
+    pub fn parts<'a>(&'a self, case: &'a Case) -> impl Iterator<Item = Part<'a>> {
+        let first = Part { case, outcomes: &self.first, form: Form::First };
+        let again = case.again.as_ref().zip(self.again.as_ref());
+        let again = again.map(|(case, outcomes)| Part { case, outcomes, form: Form::Again });
+        let variant = case.variant.as_ref().zip(self.variant.as_ref());
+        let variant = variant.map(|(it, outcomes)| Part { case: &it.case, outcomes, form: Form::Variant(it.axis) });
+        iter::once(first).chain(again).chain(variant)
+    }
+}
+
+impl Part<'_> {
+    /// The words for where an answer was wrong; none for the case as it was made.
+    pub fn context(&self) -> Option<String> {
+        match self.form {
+            Form::First => None,
+            Form::Again => Some("in a second run of what was compiled, with other inputs".to_owned()),
+            Form::Variant(axis) => Some(format!("in the model said otherwise ({}): {}", axis.name, axis.doc)),
+        }
+    }
+
+    /// Where verdicts are counted.
+    fn table(&self) -> &'static str {
+        match self.form {
+            Form::First => "cases",
+            Form::Again => "second run",
+            Form::Variant(axis) => axis.name,
+        }
+    }
 }
 
 /// One run of a compiled model.
@@ -136,8 +186,15 @@ impl Harness {
         self.verdict(case, &answers)
     }
 
-    /// The answer of every backend at every level to a case, for [`Harness::verdict`].
+    /// The answers of every backend to a case, for [`Harness::verdict`]: at every level, and to its variant only at the
+    /// level that optimises.
     pub fn answers(&mut self, case: &Case) -> Answers {
+        let (first, again) = self.answers_at(case, &Level::ALL);
+        let variant = case.variant.as_ref().map(|variant| self.answers_at(&variant.case, &[Level::On]).0);
+        Answers { first, again, variant }
+    }
+
+    fn answers_at(&mut self, case: &Case, levels: &[Level]) -> (Vec<Outcome>, Option<Vec<Outcome>>) {
         let runs: Vec<&Case> = iter::once(case).chain(case.again.as_deref()).collect();
         let inputs: Vec<Vec<TensorData>> = runs.iter().map(|case| case.model.input_data(&case.data)).collect();
         let runs: Vec<Run> = runs
@@ -145,26 +202,22 @@ impl Harness {
             .zip(&inputs)
             .map(|(case, inputs)| Run { model: &case.model, inputs, largest: largest_integer(&case.model, &case.wide) })
             .collect();
-        let mut outcomes = self.run_each(&case.onnx, &runs).into_iter();
-        Answers { first: outcomes.next().expect("one for each run"), again: outcomes.next() }
+        let mut outcomes = self.run_each(&case.onnx, &runs, levels).into_iter();
+        (outcomes.next().expect("one for each run"), outcomes.next())
     }
 
-    /// Judges answers: those of the first run, and if these are right those of the second.
+    /// Judges answers: those to the case itself, and if these are right those to its other forms.
     pub fn verdict(&mut self, case: &Case, answers: &Answers) -> Result<Verdict, Defect> {
-        let first = self.verdict_on(case, &answers.first, "cases")?;
-        let (Some(again), Some(outcomes)) = (&case.again, &answers.again) else { return Ok(first) };
-        let mut met = match first {
-            Verdict::Agree => Vec::new(),
-            Verdict::Known(met) => met,
-            decided => return Ok(decided),
-        };
-        match self.verdict_on(again, outcomes, "second run")? {
-            Verdict::Bug(mut finding) => {
-                finding.second_run = true;
-                return Ok(Verdict::Bug(finding));
+        let mut met = Vec::new();
+        for part in answers.parts(case) {
+            match self.verdict_on(part.case, part.outcomes, part.table())? {
+                Verdict::Agree | Verdict::Skip(_) => {}
+                Verdict::Known(more) => met.extend(more),
+                Verdict::Bug(mut finding) => {
+                    finding.context = part.context();
+                    return Ok(Verdict::Bug(finding));
+                }
             }
-            Verdict::Known(more) => met.extend(more),
-            Verdict::Agree | Verdict::Skip(_) => {}
         }
         Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
     }
@@ -196,18 +249,18 @@ impl Harness {
     /// [`Failure::Unsupported`], and so does the refusal of a form that is only partly supported, and an integer (the
     /// largest one of the case is given) that the backend cannot hold.
     pub fn run(&mut self, model: &Model, onnx: &[u8], inputs: &[TensorData], largest: i64) -> Vec<Outcome> {
-        self.run_each(onnx, &[Run { model, inputs, largest }]).remove(0)
+        self.run_each(onnx, &[Run { model, inputs, largest }], &Level::ALL).remove(0)
     }
 
     /// [`Harness::run`] for several runs, one after the other, of what each backend compiles once: a list of answers for
     /// each of them. A run after a failed one is [`Failure::Unsupported`].
-    fn run_each(&mut self, onnx: &[u8], runs: &[Run]) -> Vec<Vec<Outcome>> {
+    fn run_each(&mut self, onnx: &[u8], runs: &[Run], levels: &[Level]) -> Vec<Vec<Outcome>> {
         let mut outcomes: Vec<Vec<Outcome>> = runs.iter().map(|_| Vec::new()).collect();
         for target in &self.targets {
             // The models differ in sizes only.
             let support = runs[0].model.support(&target.support);
             let id = target.backend.id();
-            for level in Level::ALL {
+            for &level in levels {
                 let at = Place { backend: id, version: &target.version, level };
                 let results = match excluded(target, &mut self.known, at, support, runs) {
                     Some(reason) => vec![Err(Failure::Unsupported(reason))],

@@ -42,6 +42,7 @@ pub mod harness;
 pub mod input;
 pub mod known;
 pub mod limits;
+pub mod metamorphic;
 pub mod model;
 pub mod npz;
 pub mod onnx;

@@ -100,6 +100,14 @@ impl Model {
         if self.symbolic { least.min(Support::Partial) } else { least }
     }
 
+    /// Puts a node before the one at `at`, which must not be within control flow.
+    pub fn insert_node(&mut self, at: usize, node: Node) {
+        self.nodes.insert(at, node);
+        for region in &mut self.regions {
+            region.shift(at);
+        }
+    }
+
     /// The leaves that are graph inputs, in the order of `graph.input`.
     pub fn inputs(&self) -> impl Iterator<Item = (usize, &Leaf)> {
         self.leaves.iter().enumerate().filter(|(_, leaf)| leaf.role == Role::Input)

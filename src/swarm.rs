@@ -29,6 +29,8 @@ pub struct Swarm {
     pub symbolic: bool,
     /// Whether some constants are `Constant` nodes rather than initializers.
     pub constant_nodes: bool,
+    /// How the model is said otherwise as well; see [`crate::metamorphic::choose`].
+    pub axis: u8,
     /// Seeds the values of inputs and weights.
     pub data_seed: u64,
     /// The backends that every operator must be fit for.
@@ -97,6 +99,7 @@ impl Swarm {
             initializers: header[6] / 2,
             extra_outputs: header[7] / 8,
             symbolic: header[7] % 8 == 7,
+            axis: header[11],
             subset_seed: u64::from(word(8)),
             data_seed: u64::from(word(12) & 0x00ff_ffff),
         }

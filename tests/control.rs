@@ -23,7 +23,7 @@ fn generate(construct: Construct, input: &Input) -> Generated {
         false => Choice::Operator(&math::ADD),
     };
     let graph = graph::grow_with(&swarm, &input.records, choose);
-    Generated::new(graph, swarm.data_seed)
+    Generated::new(graph, &swarm)
 }
 
 #[test]

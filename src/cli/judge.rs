@@ -4,7 +4,7 @@ use super::{Exit, Result, json, one_line, table};
 use graphsmith::backend::Failure;
 use graphsmith::case::Case;
 use graphsmith::finding::{Finding, symptom};
-use graphsmith::harness::{Harness, Verdict};
+use graphsmith::harness::{Harness, Part, Verdict};
 use graphsmith::known::Place;
 use graphsmith::oracle::Outcome;
 use serde_json::{Value, json};
@@ -54,14 +54,13 @@ impl Row {
 /// Runs a case everywhere and judges it.
 pub fn case(harness: &mut Harness, case: &Case) -> Result<Report> {
     let answers = harness.answers(case);
-    let mut rows = rows(harness, case, &answers.first);
-    let mut notes = vec![judged(case)];
-    if let (Some(again), Some(outcomes)) = (&case.again, &answers.again) {
-        notes.push(format!(
-            "run again with inputs of other sizes (the second half of the rows), where {}",
-            judged(again)
-        ));
-        rows.extend(self::rows(harness, again, outcomes));
+    let mut rows = Vec::new();
+    let mut notes = Vec::new();
+    for part in answers.parts(case) {
+        let (judged, elements) = (part.case.expectation.judged, part.case.expectation.elements);
+        let context = part.context().map_or_else(String::new, |context| format!(", {context}"));
+        notes.push(format!("{judged} of {elements} output elements are judged{context}"));
+        rows.extend(self::rows(harness, &part));
     }
     let (verdict, finding) = match harness.verdict(case, &answers)? {
         Verdict::Agree => ("agree", None),
@@ -72,14 +71,11 @@ pub fn case(harness: &mut Harness, case: &Case) -> Result<Report> {
     Ok(Report { verdict, notes, rows, finding })
 }
 
-fn judged(case: &Case) -> String {
-    format!("{} of {} output elements are judged", case.expectation.judged, case.expectation.elements)
-}
-
 /// A row for each answer.
-fn rows(harness: &mut Harness, case: &Case, outcomes: &[Outcome]) -> Vec<Row> {
+fn rows(harness: &mut Harness, part: &Part) -> Vec<Row> {
+    let case = part.case;
     let mut rows = Vec::new();
-    for outcome in outcomes {
+    for outcome in part.outcomes {
         let version = harness.target(outcome.backend).version.clone();
         let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
         let wrong = case.expectation.judge_each(&outcome.result);
@@ -162,7 +158,7 @@ impl Report {
             json!({
                 "backend": finding.backend, "version": finding.version, "level": finding.level, "kind": finding.kind,
                 "signature": finding.signature, "symptom": finding.symptom, "culprit": finding.culprit,
-                "graph": finding.graph, "reference_suspect": finding.reference_suspect, "second_run": finding.second_run,
+                "graph": finding.graph, "reference_suspect": finding.reference_suspect, "context": finding.context,
             })
         });
         json!({

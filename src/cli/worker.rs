@@ -98,7 +98,7 @@ fn generate(subject: Choice, version: i64, number: u64) -> Generated {
         }
         _ => graph::grow_with(&swarm, &input.records, |_| subject),
     };
-    Generated::new(graph, swarm.data_seed)
+    Generated::new(graph, &swarm)
 }
 
 fn probe(harness: &Harness, case: &Case, first: usize, out: &mut dyn Write) -> io::Result<()> {

@@ -56,6 +56,17 @@ impl Region {
         }
     }
 
+    /// Takes notice of a new node before the one at `at`.
+    pub fn shift(&mut self, at: usize) {
+        if self.nodes.start < at {
+            return;
+        }
+        self.nodes = self.nodes.start + 1..self.nodes.end + 1;
+        if let Control::Repeat(repeat) = &mut self.control {
+            repeat.bodies.iter_mut().flatten().for_each(|node| *node += 1);
+        }
+    }
+
     /// The operands of the exported node; `None` where an optional one is absent.
     pub fn operands(&self) -> Vec<Option<usize>> {
         match &self.control {

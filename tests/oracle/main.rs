@@ -8,6 +8,7 @@ use graphsmith::reference::{self, Precision};
 use graphsmith::spec::{Domain, Role};
 use graphsmith::{graph, input, onnx, ops};
 
+mod axes;
 mod canary;
 mod faults;
 mod findings;

@@ -62,11 +62,11 @@ fn what_is_right_only_in_the_first_run_is_found() {
         }
         tried += 1;
         match verdict(&case, [first.clone(), first.clone()]) {
-            Verdict::Bug(finding) => assert!(finding.second_run, "seed {seed}: {finding}"),
+            Verdict::Bug(finding) => assert!(finding.context.is_some(), "seed {seed}: {finding}"),
             _ => panic!("seed {seed}: the outputs of the first run passed for those of the second"),
         }
         match verdict(&case, [second.clone(), second]) {
-            Verdict::Bug(finding) => assert!(!finding.second_run, "seed {seed}: {finding}"),
+            Verdict::Bug(finding) => assert!(finding.context.is_none(), "seed {seed}: {finding}"),
             _ => panic!("seed {seed}: the outputs of the second run passed for those of the first"),
         }
     }

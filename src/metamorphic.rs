@@ -1,0 +1,74 @@
+//! Other ways to say or to run the same model: what they compute may not differ by more than the error bounds allow.
+//!
+//! One axis = one function that changes a model and its data, and one row of [`TABLE`]. The changed model is a case of its
+//! own: the reference computes it anew, so that an axis may also round otherwise. It reaches rewrites of a compiler that
+//! the first form of the model does not.
+
+use crate::input::Stream;
+use crate::model::{LeafData, Model};
+
+mod order;
+mod presence;
+mod rewrite;
+
+/// A way to say a model otherwise.
+pub struct Axis {
+    pub name: &'static str,
+    /// One sentence for reports and the page of axes.
+    pub doc: &'static str,
+    /// Changes the model; false where it has nothing to change. None: the same compiled model runs again with other data.
+    pub apply: Option<fn(&mut Model, &mut LeafData, &mut Stream) -> bool>,
+}
+
+impl std::fmt::Debug for Axis {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Every axis. Levels of optimisation are not one of them, for every case runs at each; nor is backend against backend.
+pub const TABLE: &[Axis] = &[
+    Axis {
+        name: "run-again",
+        doc: "What was compiled runs again with other data, so that nothing may be left from the first run.",
+        apply: None,
+    },
+    Axis {
+        name: "more-outputs",
+        doc: "Values between operators are graph outputs as well, which forbids some fusions.",
+        apply: Some(presence::expose),
+    },
+    Axis {
+        name: "inputs-as-constants",
+        doc: "Graph inputs are initializers, so that what follows from them can be folded.",
+        apply: Some(presence::fold),
+    },
+    Axis {
+        name: "constants-as-inputs",
+        doc: "Weights are graph inputs, so that nothing follows from them before the run.",
+        apply: Some(presence::unfold),
+    },
+    Axis {
+        name: "symbolic-sizes",
+        doc: "Sizes are symbols where they were numbers, or numbers where they were symbols.",
+        apply: Some(presence::symbolic),
+    },
+    Axis { name: "renamed", doc: "Values and nodes have other names.", apply: Some(order::rename) },
+    Axis { name: "reordered", doc: "Nodes and initializers stand in another order.", apply: Some(order::reorder) },
+    Axis { name: "other-opset", doc: "Another opset whose operators mean the same.", apply: Some(order::other_opset) },
+    Axis {
+        name: "rewritten",
+        doc: "Operators that change nothing, such as a double transpose, stand between others.",
+        apply: Some(rewrite::insert),
+    },
+];
+
+/// The axis that a byte of a header names; for half of the bytes, 0 among them, none.
+pub fn choose(byte: u8) -> Option<&'static Axis> {
+    let pick = usize::from(byte.checked_sub(128)?);
+    Some(&TABLE[pick * TABLE.len() / 128])
+}
+
+pub fn by_name(name: &str) -> Option<&'static Axis> {
+    TABLE.iter().find(|axis| axis.name == name)
+}
