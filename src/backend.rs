@@ -51,6 +51,15 @@ pub enum Level {
     On,
 }
 
+/// A way to run a model at the level that optimises, which may change no result beyond the order of sums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setting {
+    /// Several threads work on one operator, and on several operators at once.
+    Threads,
+    /// The optimised model is saved, and loaded again.
+    Reloaded,
+}
+
 /// Why a backend gave no outputs.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Failure {
@@ -88,6 +97,10 @@ pub trait Backend {
     }
     /// Loads and compiles a serialized `ModelProto`.
     fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure>;
+    /// Like [`Backend::compile`] at [`Level::On`]; None where the backend has no such setting.
+    fn compile_with(&self, _onnx: &[u8], _setting: Setting) -> Option<Result<Box<dyn Session>, Failure>> {
+        None
+    }
 }
 
 /// A compiled model.

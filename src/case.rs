@@ -2,7 +2,7 @@
 
 use crate::graph::{self, Graph};
 use crate::input::{Input, Stream, mix};
-use crate::metamorphic::{self, Axis};
+use crate::metamorphic::{self, Axis, Way};
 use crate::model::{LeafData, Model};
 use crate::onnx;
 use crate::oracle::Expectation;
@@ -24,6 +24,8 @@ pub struct Case {
     pub again: Option<Box<Case>>,
     /// The model said otherwise.
     pub variant: Option<Variant>,
+    /// An axis that has the same model run otherwise.
+    pub setting: Option<&'static Axis>,
 }
 
 /// A case that must agree with another one, up to the error bounds.
@@ -97,18 +99,21 @@ impl Case {
         let seed = mix(generated.seed);
         match (generated.rebound, generated.axis) {
             (Some(rebound), _) => case.again = case.rebind(rebound, seed)?.map(Box::new),
-            (None, Some(Axis { apply: None, .. })) => case.again = case.rebind(case.model.clone(), seed)?.map(Box::new),
+            (None, Some(Axis { way: Way::Again, .. })) => {
+                case.again = case.rebind(case.model.clone(), seed)?.map(Box::new)
+            }
             (None, _) => {}
         }
         if let Some(axis) = generated.axis {
             case.variant = case.vary(axis, seed)?;
+            case.setting = Some(axis).filter(|axis| matches!(axis.way, Way::Setting(_)));
         }
         Ok(Ok(case))
     }
 
     /// The case said otherwise. None where the axis changes nothing, or where the change makes data invalid.
     pub fn vary(&self, axis: &'static Axis, seed: u64) -> Result<Option<Variant>, Defect> {
-        let Some(apply) = axis.apply else { return Ok(None) };
+        let Way::Model(apply) = axis.way else { return Ok(None) };
         let (mut model, mut data) = (self.model.clone(), self.data.clone());
         if !apply(&mut model, &mut data, &mut Stream::new(seed)) {
             return Ok(None);
@@ -140,7 +145,7 @@ impl Case {
     pub fn with_data(model: Model, data: LeafData, wide: Values) -> Result<Case, Defect> {
         let expectation = Expectation::new(&model, &data, &wide)?;
         let onnx = onnx::encode(&model, &data);
-        Ok(Case { model, data, onnx, wide, expectation, again: None, variant: None })
+        Ok(Case { model, data, onnx, wide, expectation, again: None, variant: None, setting: None })
     }
 
     /// The case that an input describes.

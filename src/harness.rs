@@ -1,10 +1,10 @@
 //! Runs cases on every backend and level, and turns the judge's word into a verdict.
 
-use crate::backend::{self, Backend, Failure, Level};
+use crate::backend::{self, Backend, Failure, Level, Setting};
 use crate::case::{Case, Generated, NoCase};
 use crate::finding::Finding;
 use crate::known::{Known, Place};
-use crate::metamorphic::Axis;
+use crate::metamorphic::{Axis, Way};
 use crate::model::Model;
 use crate::oracle::{Outcome, Wrong};
 use crate::reference::{Defect, largest_integer};
@@ -54,6 +54,8 @@ pub struct Answers {
     pub again: Option<Vec<Outcome>>,
     /// Those to [`Case::variant`], if there is one.
     pub variant: Option<Vec<Outcome>>,
+    /// Those to the case of the backends that have its [`Case::setting`], if there is one.
+    pub set: Option<Vec<Outcome>>,
 }
 
 /// One form of a case with the answers to it.
@@ -78,7 +80,9 @@ impl Answers {
         let again = again.map(|(case, outcomes)| Part { case, outcomes, form: Form::Again });
         let variant = case.variant.as_ref().zip(self.variant.as_ref());
         let variant = variant.map(|(it, outcomes)| Part { case: &it.case, outcomes, form: Form::Variant(it.axis) });
-        iter::once(first).chain(again).chain(variant)
+        let set = case.setting.zip(self.set.as_ref());
+        let set = set.map(|(axis, outcomes)| Part { case, outcomes, form: Form::Variant(axis) });
+        iter::once(first).chain(again).chain(variant).chain(set)
     }
 }
 
@@ -88,7 +92,7 @@ impl Part<'_> {
         match self.form {
             Form::First => None,
             Form::Again => Some("in a second run of what was compiled, with other inputs".to_owned()),
-            Form::Variant(axis) => Some(format!("in the model said otherwise ({}): {}", axis.name, axis.doc)),
+            Form::Variant(axis) => Some(format!("along the axis {}: {}", axis.name, axis.doc)),
         }
     }
 
@@ -123,6 +127,16 @@ fn excluded(target: &Target, known: &mut Known, at: Place, support: Support, run
     Some(format!("known issue {issue}"))
 }
 
+/// A failure as it counts: the refusal of a form that is only partly supported is no failure.
+fn forgiven(failure: Failure, support: Support) -> Failure {
+    match failure {
+        Failure::Refused(reason) if support == Support::Partial => {
+            Failure::Unsupported(format!("some uses of an operator ({reason})"))
+        }
+        other => other,
+    }
+}
+
 /// What a backend answers to each run up to the first that fails.
 fn run_all(
     target: &Target,
@@ -131,19 +145,13 @@ fn run_all(
     support: Support,
     runs: &[Run],
 ) -> Vec<Result<Vec<TensorData>, Failure>> {
-    let forgiven = |failure| match failure {
-        Failure::Refused(reason) if support == Support::Partial => {
-            Failure::Unsupported(format!("some uses of an operator ({reason})"))
-        }
-        other => other,
-    };
     let mut session = match target.backend.compile(onnx, level) {
         Ok(session) => session,
-        Err(failure) => return vec![Err(forgiven(failure))],
+        Err(failure) => return vec![Err(forgiven(failure, support))],
     };
     let mut results = Vec::new();
     for run in runs {
-        results.push(session.run(run.inputs).map_err(forgiven));
+        results.push(session.run(run.inputs).map_err(|failure| forgiven(failure, support)));
         if results.last().is_some_and(Result::is_err) {
             break;
         }
@@ -191,7 +199,11 @@ impl Harness {
     pub fn answers(&mut self, case: &Case) -> Answers {
         let (first, again) = self.answers_at(case, &Level::ALL);
         let variant = case.variant.as_ref().map(|variant| self.answers_at(&variant.case, &[Level::On]).0);
-        Answers { first, again, variant }
+        let set = case.setting.and_then(|axis| match axis.way {
+            Way::Setting(setting) => Some(self.answers_with(case, setting)),
+            _ => None,
+        });
+        Answers { first, again, variant, set }
     }
 
     fn answers_at(&mut self, case: &Case, levels: &[Level]) -> (Vec<Outcome>, Option<Vec<Outcome>>) {
@@ -204,6 +216,26 @@ impl Harness {
             .collect();
         let mut outcomes = self.run_each(&case.onnx, &runs, levels).into_iter();
         (outcomes.next().expect("one for each run"), outcomes.next())
+    }
+
+    /// The answers of the backends that have a setting.
+    fn answers_with(&mut self, case: &Case, setting: Setting) -> Vec<Outcome> {
+        let inputs = case.model.input_data(&case.data);
+        let run = Run { model: &case.model, inputs: &inputs, largest: largest_integer(&case.model, &case.wide) };
+        let mut outcomes = Vec::new();
+        for target in &self.targets {
+            let (backend, level) = (target.backend.id(), Level::On);
+            let at = Place { backend, version: &target.version, level };
+            let support = run.model.support(&target.support);
+            if excluded(target, &mut self.known, at, support, std::slice::from_ref(&run)).is_some() {
+                continue;
+            }
+            let Some(session) = target.backend.compile_with(&case.onnx, setting) else { continue };
+            let result =
+                session.and_then(|mut session| session.run(&inputs)).map_err(|failure| forgiven(failure, support));
+            outcomes.push(Outcome { backend, level, result });
+        }
+        outcomes
     }
 
     /// Judges answers: those to the case itself, and if these are right those to its other forms.

@@ -4,6 +4,7 @@
 //! own: the reference computes it anew, so that an axis may also round otherwise. It reaches rewrites of a compiler that
 //! the first form of the model does not.
 
+use crate::backend::Setting;
 use crate::input::Stream;
 use crate::model::{LeafData, Model};
 
@@ -16,8 +17,18 @@ pub struct Axis {
     pub name: &'static str,
     /// One sentence for reports and the page of axes.
     pub doc: &'static str,
-    /// Changes the model; false where it has nothing to change. None: the same compiled model runs again with other data.
-    pub apply: Option<fn(&mut Model, &mut LeafData, &mut Stream) -> bool>,
+    pub way: Way,
+}
+
+/// What an axis does.
+#[derive(Clone, Copy)]
+pub enum Way {
+    /// Changes the model; false where it has nothing to change.
+    Model(fn(&mut Model, &mut LeafData, &mut Stream) -> bool),
+    /// Runs the same compiled model again with other data.
+    Again,
+    /// Has the backends that can run the model otherwise.
+    Setting(Setting),
 }
 
 impl std::fmt::Debug for Axis {
@@ -31,35 +42,45 @@ pub const TABLE: &[Axis] = &[
     Axis {
         name: "run-again",
         doc: "What was compiled runs again with other data, so that nothing may be left from the first run.",
-        apply: None,
+        way: Way::Again,
     },
     Axis {
         name: "more-outputs",
         doc: "Values between operators are graph outputs as well, which forbids some fusions.",
-        apply: Some(presence::expose),
+        way: Way::Model(presence::expose),
     },
     Axis {
         name: "inputs-as-constants",
         doc: "Graph inputs are initializers, so that what follows from them can be folded.",
-        apply: Some(presence::fold),
+        way: Way::Model(presence::fold),
     },
     Axis {
         name: "constants-as-inputs",
         doc: "Weights are graph inputs, so that nothing follows from them before the run.",
-        apply: Some(presence::unfold),
+        way: Way::Model(presence::unfold),
     },
     Axis {
         name: "symbolic-sizes",
         doc: "Sizes are symbols where they were numbers, or numbers where they were symbols.",
-        apply: Some(presence::symbolic),
+        way: Way::Model(presence::symbolic),
     },
-    Axis { name: "renamed", doc: "Values and nodes have other names.", apply: Some(order::rename) },
-    Axis { name: "reordered", doc: "Nodes and initializers stand in another order.", apply: Some(order::reorder) },
-    Axis { name: "other-opset", doc: "Another opset whose operators mean the same.", apply: Some(order::other_opset) },
+    Axis { name: "renamed", doc: "Values and nodes have other names.", way: Way::Model(order::rename) },
+    Axis { name: "reordered", doc: "Nodes and initializers stand in another order.", way: Way::Model(order::reorder) },
+    Axis {
+        name: "other-opset",
+        doc: "Another opset whose operators mean the same.",
+        way: Way::Model(order::other_opset),
+    },
+    Axis { name: "threads", doc: "Several threads share the work.", way: Way::Setting(Setting::Threads) },
+    Axis {
+        name: "reloaded",
+        doc: "The optimised model is saved and loaded again.",
+        way: Way::Setting(Setting::Reloaded),
+    },
     Axis {
         name: "rewritten",
         doc: "Operators that change nothing, such as a double transpose, stand between others.",
-        apply: Some(rewrite::insert),
+        way: Way::Model(rewrite::insert),
     },
 ];
 

@@ -1,6 +1,6 @@
 //! ONNX Runtime, from a shared library that is loaded at run time.
 
-use super::{Backend, Error, Failure, Level, Session, assert_whole, isolate, size_bytes, whole};
+use super::{Backend, Error, Failure, Level, Session, Setting, assert_whole, isolate, size_bytes, whole};
 use crate::dtype::DType;
 use crate::tensor::TensorData;
 use ort::environment::Environment;
@@ -19,10 +19,13 @@ use std::sync::{Arc, OnceLock};
 
 pub const ID: &str = "ort";
 
+/// Threads of [`Setting::Threads`]: more than one tile of work for many small kernels.
+const THREADS: usize = 3;
+
 /// Names the library's file at run time.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// ONNX Runtime with its CPU execution provider, on one thread.
+/// ONNX Runtime with its CPU execution provider, on one thread unless asked otherwise.
 ///
 /// There is no arena and no memory pattern, so memory stays flat over any number of sessions, and a sanitizer sees each
 /// buffer by itself.
@@ -30,6 +33,7 @@ struct Ort {
     version: &'static str,
     off: RefCell<SessionBuilder>,
     on: RefCell<SessionBuilder>,
+    threads: RefCell<SessionBuilder>,
 }
 
 /// The library and its one environment. Neither is ever dropped: at exit the library's statics may go first.
@@ -48,12 +52,13 @@ pub fn open() -> Result<Box<dyn Backend>, Error> {
         load(&path).map_err(|reason| unusable(path, reason))
     });
     let runtime = runtime.as_ref().map_err(Error::clone)?;
-    let builder = |level| {
-        let builder = builder(&runtime.environment, level);
+    let builder = |level, threads| {
+        let builder = builder(&runtime.environment, level, threads);
         builder.map(RefCell::new).map_err(|error| unusable(library_path(), error.to_string()))
     };
-    let (off, on) = (builder(GraphOptimizationLevel::Disable)?, builder(GraphOptimizationLevel::All)?);
-    Ok(Box::new(Ort { version: &runtime.version, off, on }))
+    let (off, on) = (builder(GraphOptimizationLevel::Disable, 1)?, builder(GraphOptimizationLevel::All, 1)?);
+    let threads = builder(GraphOptimizationLevel::All, THREADS)?;
+    Ok(Box::new(Ort { version: &runtime.version, off, on, threads }))
 }
 
 fn unusable(path: PathBuf, reason: String) -> Error {
@@ -97,12 +102,16 @@ fn reason(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), reason)
 }
 
-fn builder(environment: &Environment, level: GraphOptimizationLevel) -> Result<SessionBuilder, ort::Error> {
+fn builder(
+    environment: &Environment,
+    level: GraphOptimizationLevel,
+    threads: usize,
+) -> Result<SessionBuilder, ort::Error> {
     Ok(OrtSession::builder(environment)?
         .with_optimization_level(level)?
-        .with_intra_threads(1)?
-        .with_inter_threads(1)?
-        .with_parallel_execution(false)?
+        .with_intra_threads(threads)?
+        .with_inter_threads(threads)?
+        .with_parallel_execution(threads > 1)?
         .with_memory_pattern(false)?
         .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?
         .with_log_level(LogLevel::Fatal)?)
@@ -126,11 +135,34 @@ impl Backend for Ort {
             Level::Off => &self.off,
             Level::On => &self.on,
         };
-        isolate(|| {
-            let session = builder.borrow_mut().commit_from_memory(onnx).map_err(refused)?;
-            Ok(Box::new(Compiled(session)) as Box<dyn Session>)
+        commit(&mut builder.borrow_mut(), onnx)
+    }
+
+    fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Result<Box<dyn Session>, Failure>> {
+        Some(match setting {
+            Setting::Threads => commit(&mut self.threads.borrow_mut(), onnx),
+            Setting::Reloaded => self.reload(onnx),
         })
     }
+}
+
+impl Ort {
+    fn reload(&self, onnx: &[u8]) -> Result<Box<dyn Session>, Failure> {
+        let disk = |error: std::io::Error| Failure::Unsupported(format!("no file for the optimised model: {error}"));
+        let folder = tempfile::tempdir().map_err(disk)?;
+        let path = folder.path().join("optimised.onnx");
+        let saving = self.on.borrow().clone().with_optimized_model_path(&path);
+        let mut saving = saving.map_err(|error| Failure::Refused(error.to_string()))?;
+        drop(commit(&mut saving, onnx)?);
+        commit(&mut self.off.borrow_mut(), &std::fs::read(path).map_err(disk)?)
+    }
+}
+
+fn commit(builder: &mut SessionBuilder, onnx: &[u8]) -> Result<Box<dyn Session>, Failure> {
+    isolate(|| {
+        let session = builder.commit_from_memory(onnx).map_err(refused)?;
+        Ok(Box::new(Compiled(session)) as Box<dyn Session>)
+    })
 }
 
 struct Compiled(OrtSession);

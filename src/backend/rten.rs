@@ -2,7 +2,7 @@
 
 mod representable;
 
-use super::{Backend, Error, Failure, Level, Session, assert_whole, isolate, locked_version, whole};
+use super::{Backend, Error, Failure, Level, Session, Setting, assert_whole, isolate, locked_version, whole};
 use crate::dtype::DType;
 use crate::onnx::proto::ModelProto;
 use crate::tensor::{Element, TensorData};
@@ -18,15 +18,20 @@ pub const ID: &str = "rten";
 struct Rten {
     off: ModelOptions,
     on: ModelOptions,
+    one_thread: Arc<ThreadPool>,
     threads: Arc<ThreadPool>,
 }
+
+/// Threads of [`Setting::Threads`].
+const THREADS: usize = 3;
 
 pub fn open() -> Result<Box<dyn Backend>, Error> {
     let mut off = ModelOptions::with_all_ops();
     off.enable_optimization(false).shape_inference(ShapeInferenceMode::Off);
     let mut on = ModelOptions::with_all_ops();
     on.enable_optimization(true).prepack_weights(true);
-    Ok(Box::new(Rten { off, on, threads: Arc::new(ThreadPool::with_num_threads(1)) }))
+    let pool = |threads| Arc::new(ThreadPool::with_num_threads(threads));
+    Ok(Box::new(Rten { off, on, one_thread: pool(1), threads: pool(THREADS) }))
 }
 
 impl Backend for Rten {
@@ -43,18 +48,26 @@ impl Backend for Rten {
     }
 
     fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
-        let proto = ModelProto::decode(onnx).map_err(|error| Failure::Refused(error.to_string()))?;
-        representable::check(&proto)?;
         let options = match level {
             Level::Off => &self.off,
             Level::On => &self.on,
         };
-        isolate(|| {
-            let model = options.load(onnx.to_vec()).map_err(|error| Failure::Refused(error.to_string()))?;
-            let run_options = RunOptions::default().with_thread_pool(Some(self.threads.clone()));
-            Ok(Box::new(Compiled { model, run_options, outputs: output_dtypes(&proto) }) as Box<dyn Session>)
-        })
+        load(options, &self.one_thread, onnx)
     }
+
+    fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Result<Box<dyn Session>, Failure>> {
+        (setting == Setting::Threads).then(|| load(&self.on, &self.threads, onnx))
+    }
+}
+
+fn load(options: &ModelOptions, threads: &Arc<ThreadPool>, onnx: &[u8]) -> Result<Box<dyn Session>, Failure> {
+    let proto = ModelProto::decode(onnx).map_err(|error| Failure::Refused(error.to_string()))?;
+    representable::check(&proto)?;
+    isolate(|| {
+        let model = options.load(onnx.to_vec()).map_err(|error| Failure::Refused(error.to_string()))?;
+        let run_options = RunOptions::default().with_thread_pool(Some(threads.clone()));
+        Ok(Box::new(Compiled { model, run_options, outputs: output_dtypes(&proto) }) as Box<dyn Session>)
+    })
 }
 
 /// The declared element type of each graph output, where there is one.
