@@ -31,6 +31,7 @@ mod interpolate;
 pub mod joining;
 pub mod linear_algebra;
 pub mod logic;
+pub mod losses;
 pub mod math;
 pub mod matmul;
 pub mod movement;
@@ -88,6 +89,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Reductions", reduce::TABLE),
     ("Running sums and products", cumulative::TABLE),
     ("Softmax and its kin", softmax::TABLE),
+    ("Losses", losses::TABLE),
     ("Normalisation", norm::TABLE),
     ("Generators", generators::TABLE),
     ("Shapes that depend on data", dynamic::TABLE),
