@@ -52,6 +52,7 @@ pub mod signal;
 pub mod slicing;
 pub mod smooth;
 pub mod softmax;
+pub mod spectral_windows;
 pub mod stateful;
 mod suppression;
 mod taps;
@@ -78,6 +79,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Deformable convolution", deform::TABLE),
     ("Unpooling", unpool::TABLE),
     ("Fourier transforms", signal::TABLE),
+    ("Windows and filters of spectra", spectral_windows::TABLE),
     ("Blocks of pixels", blocks::TABLE),
     ("Images", images::TABLE),
     ("Shapes and movement", movement::TABLE),
