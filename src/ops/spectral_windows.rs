@@ -87,7 +87,7 @@ fn build_window(b: &mut Builder) -> Result<(), Skip> {
         b.set_int("periodic", periodic);
     }
     let index = b.one_of(&[DType::I64, DType::I64, DType::I32]);
-    let known = !b.chance(64);
+    let known = !b.chance(128);
     scalar(b, index, size, known);
     b.output(dtype, [size]);
     Ok(())
@@ -174,7 +174,7 @@ fn build_mel(b: &mut Builder) -> Result<(), Skip> {
     };
     let upper = coarse(rate * b.one_of(&[15, 8, 12, 4, 10, 2, 14]) / 32);
     let lower = coarse(upper * b.one_of(&[1, 0, 4, 2, 0, 9]) / 16);
-    let known = !b.chance(64);
+    let known = !b.chance(128);
     for value in [bands, length, Term::constant(rate)] {
         scalar(b, index, value, known);
     }
