@@ -1,13 +1,13 @@
 //! From bytes to a model with valid data and what every correct backend makes of it.
 
-use crate::graph;
-use crate::input::Input;
+use crate::graph::{self, Graph};
+use crate::input::{Input, mix};
 use crate::model::{LeafData, Model};
 use crate::onnx;
 use crate::oracle::Expectation;
 use crate::reference::{Defect, Values};
 use crate::search;
-use crate::spec::Skip;
+use crate::spec::{Role, Skip};
 use crate::swarm::Swarm;
 
 /// A model ready to be judged.
@@ -19,12 +19,16 @@ pub struct Case {
     /// The reference values in f64.
     pub wide: Values,
     pub expectation: Expectation,
+    /// The same ONNX bytes with inputs of other sizes, for a second run of what was compiled once.
+    pub again: Option<Box<Case>>,
 }
 
 /// A model with data, before anything is known of its validity.
 pub struct Generated {
     pub model: Model,
     pub seed: u64,
+    /// The same with other sizes of its inputs, where its sizes are symbols.
+    pub rebound: Option<Model>,
     /// What became of each record.
     pub fates: Vec<Result<(), Skip>>,
     /// How many records hints decided, and how many Z3.
@@ -52,13 +56,19 @@ impl std::fmt::Display for NoCase {
 
 /// Decodes, grows and solves. The same input gives the same model on any machine.
 pub fn generate(input: &Input) -> Generated {
-    let graph = graph::grow(input);
-    Generated {
-        model: graph.model(),
-        seed: Swarm::new(&input.header).data_seed,
-        fates: graph.fates.iter().map(|fate| fate.map(|_| ())).collect(),
-        by_hints: graph.laws.by_hints,
-        by_solver: graph.laws.by_solver,
+    Generated::new(graph::grow(input), Swarm::new(&input.header).data_seed)
+}
+
+impl Generated {
+    pub fn new(mut graph: Graph, seed: u64) -> Generated {
+        Generated {
+            model: graph.model(),
+            seed,
+            rebound: graph.rebound(seed),
+            fates: graph.fates.iter().map(|fate| fate.map(|_| ())).collect(),
+            by_hints: graph.laws.by_hints,
+            by_solver: graph.laws.by_solver,
+        }
     }
 }
 
@@ -70,14 +80,32 @@ impl Case {
         }
         let found = search::search(&generated.model, generated.seed)?;
         let Some(wide) = found.values else { return Ok(Err(NoCase::Invalid)) };
-        Case::with_data(generated.model, found.data, wide).map(Ok)
+        let mut case = Case::with_data(generated.model, found.data, wide)?;
+        if let Some(rebound) = generated.rebound {
+            case.again = case.rebind(rebound, mix(generated.seed))?.map(Box::new);
+        }
+        Ok(Ok(case))
+    }
+
+    /// The case of `model`, which differs from this one's only in sizes of inputs, with the same initializers. None where
+    /// no data are valid, or the bytes depend on the sizes after all.
+    fn rebind(&self, mut model: Model, seed: u64) -> Result<Option<Case>, Defect> {
+        for (leaf, data) in model.leaves.iter_mut().zip(&self.data) {
+            if leaf.role != Role::Input {
+                leaf.content = Some(data.clone());
+            }
+        }
+        let found = search::search(&model, seed)?;
+        let Some(wide) = found.values else { return Ok(None) };
+        let case = Case::with_data(model, found.data, wide)?;
+        Ok((case.onnx == self.onnx).then_some(case))
     }
 
     /// The case of a model with valid data, whose reference values are `wide`.
     pub fn with_data(model: Model, data: LeafData, wide: Values) -> Result<Case, Defect> {
         let expectation = Expectation::new(&model, &data, &wide)?;
         let onnx = onnx::encode(&model, &data);
-        Ok(Case { model, data, onnx, wide, expectation })
+        Ok(Case { model, data, onnx, wide, expectation, again: None })
     }
 
     /// The case that an input describes.

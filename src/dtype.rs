@@ -211,6 +211,8 @@ impl fmt::Debug for DTypes {
 pub const FLOATS: DTypes = DTypes::of(&[DType::F32, DType::F64, DType::F16, DType::BF16]);
 pub const SIGNED_INTS: DTypes = DTypes::of(&[DType::I32, DType::I64, DType::I8, DType::I16]);
 pub const UNSIGNED_INTS: DTypes = DTypes::of(&[DType::U8, DType::U16, DType::U32, DType::U64]);
+/// The integers that the older operators of arithmetic allow.
+pub const WIDE_INTS: DTypes = DTypes::of(&[DType::I32, DType::I64, DType::U32, DType::U64]);
 pub const INTS: DTypes = SIGNED_INTS.or(UNSIGNED_INTS);
 /// `tensor(int32)` and `tensor(int64)`: the types ONNX allows for indices.
 pub const INDICES: DTypes = DTypes::of(&[DType::I32, DType::I64]);

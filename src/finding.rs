@@ -28,6 +28,8 @@ pub struct Finding {
     pub graph: String,
     /// All backends that answered contradict the reference in the same case: the specification is the suspect.
     pub reference_suspect: bool,
+    /// It shows in a second run of what was compiled, with inputs of other sizes, and not in the first.
+    pub second_run: bool,
 }
 
 impl Finding {
@@ -64,6 +66,7 @@ impl Finding {
             table: outcomes.iter().map(row).collect(),
             graph: graph::text(&case.model),
             reference_suspect: reference_stands_alone(case, outcomes),
+            second_run: false,
         }
     }
 }
@@ -149,6 +152,9 @@ impl fmt::Display for Finding {
         writeln!(f, "{} {} at level {}: {}", self.backend, self.version, self.level, self.kind)?;
         writeln!(f, "  signature: {}", self.signature)?;
         writeln!(f, "  {}", self.symptom)?;
+        if self.second_run {
+            writeln!(f, "  in a second run, with inputs of other sizes; the first agrees")?;
+        }
         if let Some(culprit) = &self.culprit {
             writeln!(f, "  shown by this operator alone: {culprit}")?;
         }

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 
 mod control;
 mod grow;
+mod rebind;
 mod text;
 
 use control::Places;

@@ -11,6 +11,7 @@ use crate::stats::Stats;
 use crate::support::{Support, Table};
 use crate::tensor::TensorData;
 use crate::triage;
+use std::iter;
 
 /// A backend with what is known of it.
 pub struct Target {
@@ -44,6 +45,62 @@ pub enum Error {
     Known(#[from] crate::known::Error),
 }
 
+/// The answers to a case of every backend at every level.
+pub struct Answers {
+    pub first: Vec<Outcome>,
+    /// Those to [`Case::again`], if there is one.
+    pub again: Option<Vec<Outcome>>,
+}
+
+/// One run of a compiled model.
+struct Run<'a> {
+    model: &'a Model,
+    inputs: &'a [TensorData],
+    /// The largest magnitude of an integer.
+    largest: i64,
+}
+
+/// Why a backend is not asked at all, if it is not.
+fn excluded(target: &Target, known: &mut Known, at: Place, support: Support, runs: &[Run]) -> Option<String> {
+    if support == Support::No {
+        return Some("an operator or element type".to_owned());
+    }
+    let limit = target.backend.integer_limit();
+    if limit.is_some_and(|limit| runs.iter().any(|run| run.largest > limit)) {
+        return Some("integers beyond the backend's own type".to_owned());
+    }
+    let issue = runs.iter().find_map(|run| known.forbids(at, run.model).map(|issue| issue.id.clone()))?;
+    Some(format!("known issue {issue}"))
+}
+
+/// What a backend answers to each run up to the first that fails.
+fn run_all(
+    target: &Target,
+    onnx: &[u8],
+    level: Level,
+    support: Support,
+    runs: &[Run],
+) -> Vec<Result<Vec<TensorData>, Failure>> {
+    let forgiven = |failure| match failure {
+        Failure::Refused(reason) if support == Support::Partial => {
+            Failure::Unsupported(format!("some uses of an operator ({reason})"))
+        }
+        other => other,
+    };
+    let mut session = match target.backend.compile(onnx, level) {
+        Ok(session) => session,
+        Err(failure) => return vec![Err(forgiven(failure))],
+    };
+    let mut results = Vec::new();
+    for run in runs {
+        results.push(session.run(run.inputs).map_err(forgiven));
+        if results.last().is_some_and(Result::is_err) {
+            break;
+        }
+    }
+    results
+}
+
 impl Harness {
     /// All backends of this build with the committed support tables and known issues.
     pub fn new() -> Result<Harness, Error> {
@@ -75,18 +132,45 @@ impl Harness {
 
     /// Runs a case everywhere and judges the answers.
     pub fn judge(&mut self, case: &Case) -> Result<Verdict, Defect> {
-        let outcomes = self.answers(case);
-        self.verdict(case, &outcomes)
+        let answers = self.answers(case);
+        self.verdict(case, &answers)
     }
 
     /// The answer of every backend at every level to a case, for [`Harness::verdict`].
-    pub fn answers(&mut self, case: &Case) -> Vec<Outcome> {
-        let largest = largest_integer(&case.model, &case.wide);
-        self.run(&case.model, &case.onnx, &case.model.input_data(&case.data), largest)
+    pub fn answers(&mut self, case: &Case) -> Answers {
+        let runs: Vec<&Case> = iter::once(case).chain(case.again.as_deref()).collect();
+        let inputs: Vec<Vec<TensorData>> = runs.iter().map(|case| case.model.input_data(&case.data)).collect();
+        let runs: Vec<Run> = runs
+            .iter()
+            .zip(&inputs)
+            .map(|(case, inputs)| Run { model: &case.model, inputs, largest: largest_integer(&case.model, &case.wide) })
+            .collect();
+        let mut outcomes = self.run_each(&case.onnx, &runs).into_iter();
+        Answers { first: outcomes.next().expect("one for each run"), again: outcomes.next() }
     }
 
-    /// Judges answers.
-    pub fn verdict(&mut self, case: &Case, outcomes: &[Outcome]) -> Result<Verdict, Defect> {
+    /// Judges answers: those of the first run, and if these are right those of the second.
+    pub fn verdict(&mut self, case: &Case, answers: &Answers) -> Result<Verdict, Defect> {
+        let first = self.verdict_on(case, &answers.first, "cases")?;
+        let (Some(again), Some(outcomes)) = (&case.again, &answers.again) else { return Ok(first) };
+        let mut met = match first {
+            Verdict::Agree => Vec::new(),
+            Verdict::Known(met) => met,
+            decided => return Ok(decided),
+        };
+        match self.verdict_on(again, outcomes, "second run")? {
+            Verdict::Bug(mut finding) => {
+                finding.second_run = true;
+                return Ok(Verdict::Bug(finding));
+            }
+            Verdict::Known(more) => met.extend(more),
+            Verdict::Agree | Verdict::Skip(_) => {}
+        }
+        Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
+    }
+
+    /// Judges the answers of one run, counted in `table`.
+    fn verdict_on(&mut self, case: &Case, outcomes: &[Outcome], table: &'static str) -> Result<Verdict, Defect> {
         let expectation = &case.expectation;
         self.stats.add("elements", "judged", expectation.judged as u64);
         self.stats.add("elements", "bound too wide", (expectation.elements - expectation.judged) as u64);
@@ -100,45 +184,47 @@ impl Harness {
                     met.push(issue.id.clone());
                     continue;
                 }
-                self.stats.count("cases", "bugs");
+                self.stats.count(table, "bugs");
                 return self.finding(case, outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
             }
         }
-        self.stats.count("cases", if met.is_empty() { "agree" } else { "known issues only" });
+        self.stats.count(table, if met.is_empty() { "agree" } else { "known issues only" });
         Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
     }
 
     /// The answer of every backend at every level. What the support tables or fatal known issues exclude comes back as
     /// [`Failure::Unsupported`], and so does the refusal of a form that is only partly supported, and an integer (the
     /// largest one of the case is given) that the backend cannot hold.
-    pub fn run(&mut self, model: &Model, onnx: &[u8], inputs: &[TensorData], largest_integer: i64) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
+    pub fn run(&mut self, model: &Model, onnx: &[u8], inputs: &[TensorData], largest: i64) -> Vec<Outcome> {
+        self.run_each(onnx, &[Run { model, inputs, largest }]).remove(0)
+    }
+
+    /// [`Harness::run`] for several runs, one after the other, of what each backend compiles once: a list of answers for
+    /// each of them. A run after a failed one is [`Failure::Unsupported`].
+    fn run_each(&mut self, onnx: &[u8], runs: &[Run]) -> Vec<Vec<Outcome>> {
+        let mut outcomes: Vec<Vec<Outcome>> = runs.iter().map(|_| Vec::new()).collect();
         for target in &self.targets {
-            let support = model.support(&target.support);
+            // The models differ in sizes only.
+            let support = runs[0].model.support(&target.support);
             let id = target.backend.id();
             for level in Level::ALL {
                 let at = Place { backend: id, version: &target.version, level };
-                let result = if support == Support::No {
-                    Err(Failure::Unsupported("an operator or element type".to_owned()))
-                } else if target.backend.integer_limit().is_some_and(|limit| largest_integer > limit) {
-                    Err(Failure::Unsupported("integers beyond the backend's own type".to_owned()))
-                } else if let Some(issue) = self.known.forbids(at, model) {
-                    Err(Failure::Unsupported(format!("known issue {}", issue.id)))
-                } else {
-                    match target.backend.compile(onnx, level).and_then(|mut session| session.run(inputs)) {
-                        Err(Failure::Refused(reason)) if support == Support::Partial => {
-                            Err(Failure::Unsupported(format!("some uses of an operator ({reason})")))
-                        }
-                        other => other,
-                    }
+                let results = match excluded(target, &mut self.known, at, support, runs) {
+                    Some(reason) => vec![Err(Failure::Unsupported(reason))],
+                    None => run_all(target, onnx, level, support, runs),
                 };
-                let fate = match &result {
-                    Ok(_) => "ran",
-                    Err(Failure::Unsupported(_)) => "unsupported",
-                    Err(_) => "failed",
-                };
-                self.stats.count("runs", format_args!("{id} {level}: {fate}"));
-                outcomes.push(Outcome { backend: id, level, result });
+                let missing = || Err(Failure::Unsupported("an earlier run failed".to_owned()));
+                let results = results.into_iter().map(Some).chain(iter::repeat_with(|| None));
+                for (outcomes, result) in outcomes.iter_mut().zip(results) {
+                    let result = result.unwrap_or_else(missing);
+                    let fate = match &result {
+                        Ok(_) => "ran",
+                        Err(Failure::Unsupported(_)) => "unsupported",
+                        Err(_) => "failed",
+                    };
+                    self.stats.count("runs", format_args!("{id} {level}: {fate}"));
+                    outcomes.push(Outcome { backend: id, level, result });
+                }
             }
         }
         outcomes

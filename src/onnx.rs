@@ -145,16 +145,21 @@ pub fn export_tensor(name: &str, data: &TensorData) -> TensorProto {
 fn export_input(model: &Model, value: usize) -> ValueInfoProto {
     let Value { name, .. } = &model.values[value];
     // A symbol of its own for each dimension: which of them must be equal is for the compiler to find out.
-    free_sizes(model, value, |axis| Some(DimensionValue::Symbol(format!("{name}_{axis}"))))
+    free_sizes(model, &model.values[value], |axis| Some(DimensionValue::Symbol(format!("{name}_{axis}"))))
 }
 
 fn export_output(model: &Model, value: usize) -> ValueInfoProto {
+    unnamed_sizes(model, &model.values[value])
+}
+
+/// The type of a value; in a symbolic model without its sizes, which are for the compiler to infer.
+fn unnamed_sizes(model: &Model, value: &Value) -> ValueInfoProto {
     free_sizes(model, value, |_| None)
 }
 
 /// The type of a value; in a symbolic model with `free` in place of every size but 1, on which broadcasting depends.
-fn free_sizes(model: &Model, value: usize, free: impl Fn(usize) -> Option<DimensionValue>) -> ValueInfoProto {
-    let mut info = export_type(&model.values[value]);
+fn free_sizes(model: &Model, value: &Value, free: impl Fn(usize) -> Option<DimensionValue>) -> ValueInfoProto {
+    let mut info = export_type(value);
     let tensor_type = info.r#type.as_mut().and_then(|ty| ty.tensor_type.as_mut());
     let shape = tensor_type.and_then(|ty| ty.shape.as_mut()).filter(|_| model.symbolic);
     for (axis, dim) in shape.into_iter().flat_map(|shape| &mut shape.dim).enumerate() {

@@ -2,7 +2,10 @@
 
 use crate::dtype::FLOATS;
 use crate::input::mix;
+use crate::limits::{NEWEST_OPSET, OLDEST_OPSET};
+use crate::schema;
 use crate::spec::{Numerics, OpSpec};
+use crate::support::Focus;
 use crate::swarm::Swarm;
 use control::Construct;
 use patterns::Pattern;
@@ -159,13 +162,61 @@ impl Choice {
     }
 }
 
+/// Which operators an opset has and the backends of a focus take in some form: by focus, opset and code.
+static TAKEN: LazyLock<Vec<Vec<[bool; 256]>>> = LazyLock::new(|| {
+    let taken = |focus: Focus, opset: i64| {
+        let mut taken = [false; 256];
+        for spec in ALL.iter().filter(|spec| spec.since <= opset) {
+            let signature = schema::signature(spec.name, opset);
+            taken[usize::from(spec.code)] = signature.is_some_and(|it| focus.takes(spec.name, it.version));
+        }
+        taken
+    };
+    Focus::all().map(|focus| (OLDEST_OPSET..=NEWEST_OPSET).map(|opset| taken(focus, opset)).collect()).collect()
+});
+
+/// The families of convolutions, matrix products, pools and normalisations, which compilers spend their effort on.
+const HEAVY: [&str; 5] =
+    ["Convolutions", "Pools", "Matrix products", "Normalisation", "Normalisation by groups and roots"];
+
+/// Whether the operator is one of those that compilers spend their effort on.
+pub fn is_heavy(spec: &OpSpec) -> bool {
+    let has = |table: &[&OpSpec]| table.iter().any(|known| known.code == spec.code);
+    FAMILIES.iter().any(|(family, table)| HEAVY.contains(family) && has(table))
+}
+
+/// In how many draws an operator takes part for a byte that is nobody's code.
+fn draws(spec: &OpSpec) -> u64 {
+    match () {
+        // Few cases are of an opset that has it.
+        () if spec.since >= 26 => 8,
+        () if is_heavy(spec) => 2,
+        () => 1,
+    }
+}
+
+/// By byte, every operator from the one that the byte falls to first: that with the highest hash of both over all its
+/// draws (rendezvous hashing).
+static FALLS_TO: LazyLock<Vec<Vec<&'static OpSpec>>> = LazyLock::new(|| {
+    let order = |byte: u64| {
+        let highest =
+            |spec: &OpSpec| (0..draws(spec)).map(|draw| mix(draw << 16 | byte << 8 | u64::from(spec.code))).max();
+        let mut order = ALL.clone();
+        order.sort_by_cached_key(|spec| std::cmp::Reverse(highest(spec)));
+        order
+    };
+    (0..256).map(order).collect()
+});
+
 /// What a record's first byte names in this case.
 ///
-/// An operator or pattern that takes part answers to its own code. Every other byte falls to the operator with the
-/// highest hash of both (rendezvous hashing), so that adding an operator changes the meaning of few old inputs.
+/// An operator or pattern that takes part answers to its own code. Every other byte falls to an operator that takes part,
+/// in a way that adding an operator changes for few bytes only.
 pub fn choose(code: u8, swarm: &Swarm) -> Choice {
-    let takes_part =
-        |spec: &OpSpec| swarm.admits(spec.code) && spec.since <= swarm.opset && (!swarm.exact || has_exact_form(spec));
+    let taken = &TAKEN[swarm.focus.index()][(swarm.opset - OLDEST_OPSET) as usize];
+    let takes_part = |spec: &OpSpec| {
+        taken[usize::from(spec.code)] && swarm.admits(spec.code) && (!swarm.exact || has_exact_form(spec))
+    };
     let whole = |pattern: &&Pattern| swarm.admits(code) && pattern.steps.iter().all(|step| takes_part(step.spec));
     if let Some(pattern) = patterns::TABLE.iter().find(|pattern| pattern.code == code).filter(whole) {
         return Choice::Pattern(pattern);
@@ -174,9 +225,10 @@ pub fn choose(code: u8, swarm: &Swarm) -> Choice {
     if let Some((_, construct)) = construct {
         return Choice::Control(*construct);
     }
+    let order = &FALLS_TO[usize::from(code)];
     let own = ALL.iter().find(|spec| spec.code == code && takes_part(spec));
-    let rank = |spec: &&&OpSpec| (takes_part(spec), mix(u64::from(code) << 8 | u64::from(spec.code)));
-    Choice::Operator(own.or_else(|| ALL.iter().max_by_key(rank)).expect("there are operators"))
+    let other = || order.iter().find(|spec| takes_part(spec)).unwrap_or(&order[0]);
+    Choice::Operator(own.unwrap_or_else(other))
 }
 
 /// Whether some results of the operator must be equal to the bit.

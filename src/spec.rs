@@ -128,12 +128,20 @@ pub enum Skip {
 pub struct TensorType {
     pub dtype: DType,
     pub shape: Vec<Term>,
+    /// The elements in row-major order where the specification can tell them, as for the output of Shape: such a value may
+    /// say what shape another one gets.
+    pub elements: Option<Vec<Term>>,
 }
 
 /// An operand as a specification sees it.
 pub type Operand = TensorType;
 
 impl TensorType {
+    /// A type of whose elements nothing is known.
+    pub fn new(dtype: DType, shape: impl Into<Vec<Term>>) -> TensorType {
+        TensorType { dtype, shape: shape.into(), elements: None }
+    }
+
     pub fn rank(&self) -> usize {
         self.shape.len()
     }

@@ -50,6 +50,23 @@ impl Focus {
         self.tables().all(|(table, _)| table.form_support(operator, version, form) != Support::No)
     }
 
+    /// Whether every backend of the focus takes some form of this version of an operator, as far as is known.
+    pub fn takes(self, operator: &str, version: i64) -> bool {
+        self.tables().all(|(table, _)| {
+            let forms = table.operators.get(&key(operator, version));
+            forms.is_none_or(|forms| !forms.yes.is_empty() || !forms.partial.is_empty())
+        })
+    }
+
+    /// Every focus there is, in the order of [`Focus::index`].
+    pub fn all() -> impl Iterator<Item = Focus> {
+        (0..1 << TABLES.len()).map(Focus)
+    }
+
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+
     /// The element types that all backends of the focus know.
     pub fn dtypes(self) -> DTypes {
         self.tables().fold(ANY, |common, (_, dtypes)| common.and(*dtypes))

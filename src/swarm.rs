@@ -42,7 +42,7 @@ pub struct Swarm {
 fn opset(pick: u8) -> i64 {
     let choices = NEWEST_OPSET - OLDEST_OPSET + 1;
     match pick {
-        12 | 25 => NEWEST_OPSET,
+        11 | 12 | 24 | 25 => NEWEST_OPSET,
         0..13 => 21,
         13..26 => 18,
         // The last two picks: only the highest byte gives the very last.

@@ -122,6 +122,15 @@ impl Term {
         }
     }
 
+    /// Whether both are the same variable or the same constant.
+    pub fn is(self, other: Term) -> bool {
+        match (self.expr(), other.expr()) {
+            (Expr::Const(left), Expr::Const(right)) => left == right,
+            (Expr::Var(left), Expr::Var(right)) => left == right,
+            _ => self == other,
+        }
+    }
+
     /// Builds `op(a, b)`, folding constants and neutral operands.
     fn binary(op: BinaryOp, a: Term, b: Term) -> Term {
         use BinaryOp::{Add, Div, Mul, Rem, Sub};

@@ -23,8 +23,7 @@ fn generate(construct: Construct, input: &Input) -> Generated {
         false => Choice::Operator(&math::ADD),
     };
     let graph = graph::grow_with(&swarm, &input.records, choose);
-    let fates = graph.fates.iter().map(|fate| fate.map(|_| ())).collect();
-    Generated { model: graph.model(), seed: swarm.data_seed, fates, by_hints: 0, by_solver: 0 }
+    Generated::new(graph, swarm.data_seed)
 }
 
 #[test]

@@ -1,22 +1,21 @@
 //! `graphsmith ops --stats`: what random inputs are made of.
 
 use super::{Result, json, progress, table};
-use graphsmith::dtype::DTypes;
+use graphsmith::dtype::{DType, DTypes};
+use graphsmith::limits::NEWEST_OPSET;
 use graphsmith::model::{Model, Node};
-use graphsmith::ops::{self, Choice, FAMILIES};
+use graphsmith::ops::{self, Choice};
 use graphsmith::spec::{Attribute, OpSpec};
 use graphsmith::{case, input, schema};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-/// Whose nodes together are what compilers spend their effort on.
-const HEAVY: [&str; 4] = ["Convolutions", "Pools", "Matrix products", "Normalisation"];
 /// What an attribute that is left out is counted as.
 const ABSENT: &str = "absent";
 /// Below so many nodes the shares of an attribute's values are noise.
 const ENOUGH: u64 = 50;
-/// Missing pairs that are printed.
+/// Missing pairs that are printed, and missing types.
 const SHOWN: usize = 40;
 
 /// What was counted.
@@ -35,6 +34,8 @@ struct Counts {
     opsets: BTreeMap<i64, u64>,
     /// An operator, and one that uses a result of it.
     pairs: BTreeSet<(&'static str, &'static str)>,
+    /// An operator, and an element type of an operand or a result of it.
+    types: BTreeSet<(&'static str, DType)>,
 }
 
 pub fn main(seed: u64, count: u64, records: usize, as_json: bool, out: &mut dyn Write) -> Result<()> {
@@ -65,7 +66,7 @@ impl Counts {
         for node in &model.nodes {
             let name = node.spec.name;
             self.nodes += 1;
-            self.heavy += u64::from(is_heavy(node.spec));
+            self.heavy += u64::from(ops::is_heavy(node.spec));
             self.operators.entry(name).or_default().0 += 1;
             present.insert(name);
             self.add_attributes(node);
@@ -73,6 +74,8 @@ impl Counts {
                 self.pairs.insert((from, name));
             }
             node.outputs.iter().for_each(|&output| producer[output] = Some(name));
+            let values = node.operands.iter().flatten().chain(&node.outputs);
+            self.types.extend(values.map(|&value| (name, model.values[value].dtype)));
         }
         for name in present {
             self.operators.entry(name).or_default().1 += 1;
@@ -138,6 +141,14 @@ impl Counts {
         (all, missing)
     }
 
+    /// Operators with an element type that the newest opset allows them: how many there are, and those that never occurred.
+    fn forms(&self) -> (usize, Vec<(&'static str, &'static str)>) {
+        let types = |spec: &&'static OpSpec| operand_types(spec).or(output_types(spec));
+        let all: Vec<_> = ops::ALL.iter().flat_map(|spec| types(spec).iter().map(|dtype| (spec.name, dtype))).collect();
+        let missing = all.iter().filter(|form| !self.types.contains(form));
+        (all.len(), missing.map(|(name, dtype)| (*name, dtype.name())).collect())
+    }
+
     /// Every operator with its share of the cases, the rarest first.
     fn by_share(&self) -> Vec<(&'static str, u64, f64)> {
         let row = |it: Choice| {
@@ -184,11 +195,18 @@ impl Counts {
         for (from, to) in missing.iter().take(SHOWN) {
             writeln!(out, "  never {from} -> {to}")?;
         }
+        let (all, missing) = self.forms();
+        let met = percent(share((all - missing.len()) as u64, all as u64));
+        writeln!(out, "\noperators with each element type that opset {NEWEST_OPSET} allows: {all}, met {met}")?;
+        for (name, dtype) in missing.iter().take(SHOWN) {
+            writeln!(out, "  never {name} of {dtype}")?;
+        }
         Ok(())
     }
 
     fn json(&self) -> Value {
         let (all, missing) = self.pairs();
+        let (forms, absent) = self.forms();
         json!({
             "cases": self.cases,
             "nodes": self.nodes,
@@ -204,6 +222,7 @@ impl Counts {
                 .map(|(name, value, share)| json!({ "attribute": name, "most_frequent": value, "share": share }))
                 .collect::<Vec<_>>(),
             "pairs": { "type_correct": all, "met": all - missing.len(), "missing": missing },
+            "element_types_of_operators": { "allowed": forms, "met": forms - absent.len(), "missing": absent },
         })
     }
 }
@@ -212,15 +231,8 @@ fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
-fn is_heavy(spec: &OpSpec) -> bool {
-    let heavy = |(family, specs): &(&str, &[&OpSpec])| {
-        HEAVY.contains(family) && specs.iter().any(|known| known.code == spec.code)
-    };
-    FAMILIES.iter().any(heavy)
-}
-
 fn newest(spec: &OpSpec) -> &'static schema::Signature {
-    schema::signature(spec.name, graphsmith::limits::NEWEST_OPSET).expect("the catalogue is of the standard")
+    schema::signature(spec.name, NEWEST_OPSET).expect("the catalogue is of the standard")
 }
 
 fn operand_types(spec: &OpSpec) -> DTypes {

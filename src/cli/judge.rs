@@ -53,9 +53,33 @@ impl Row {
 
 /// Runs a case everywhere and judges it.
 pub fn case(harness: &mut Harness, case: &Case) -> Result<Report> {
-    let outcomes = harness.answers(case);
+    let answers = harness.answers(case);
+    let mut rows = rows(harness, case, &answers.first);
+    let mut notes = vec![judged(case)];
+    if let (Some(again), Some(outcomes)) = (&case.again, &answers.again) {
+        notes.push(format!(
+            "run again with inputs of other sizes (the second half of the rows), where {}",
+            judged(again)
+        ));
+        rows.extend(self::rows(harness, again, outcomes));
+    }
+    let (verdict, finding) = match harness.verdict(case, &answers)? {
+        Verdict::Agree => ("agree", None),
+        Verdict::Known(_) => ("known", None),
+        Verdict::Skip(_) => ("skip", None),
+        Verdict::Bug(finding) => ("finding", Some(finding)),
+    };
+    Ok(Report { verdict, notes, rows, finding })
+}
+
+fn judged(case: &Case) -> String {
+    format!("{} of {} output elements are judged", case.expectation.judged, case.expectation.elements)
+}
+
+/// A row for each answer.
+fn rows(harness: &mut Harness, case: &Case, outcomes: &[Outcome]) -> Vec<Row> {
     let mut rows = Vec::new();
-    for outcome in &outcomes {
+    for outcome in outcomes {
         let version = harness.target(outcome.backend).version.clone();
         let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
         let wrong = case.expectation.judge_each(&outcome.result);
@@ -71,15 +95,7 @@ pub fn case(harness: &mut Harness, case: &Case) -> Result<Report> {
         };
         rows.push(Row::new(harness, outcome, answer, detail));
     }
-    let judged = (case.expectation.judged, case.expectation.elements);
-    let notes = vec![format!("{} of {} output elements are judged", judged.0, judged.1)];
-    let (verdict, finding) = match harness.verdict(case, &outcomes)? {
-        Verdict::Agree => ("agree", None),
-        Verdict::Known(_) => ("known", None),
-        Verdict::Skip(_) => ("skip", None),
-        Verdict::Bug(finding) => ("finding", Some(finding)),
-    };
-    Ok(Report { verdict, notes, rows, finding })
+    rows
 }
 
 /// Reports on each file. The exit code is that of the worst.
@@ -146,7 +162,7 @@ impl Report {
             json!({
                 "backend": finding.backend, "version": finding.version, "level": finding.level, "kind": finding.kind,
                 "signature": finding.signature, "symptom": finding.symptom, "culprit": finding.culprit,
-                "graph": finding.graph, "reference_suspect": finding.reference_suspect,
+                "graph": finding.graph, "reference_suspect": finding.reference_suspect, "second_run": finding.second_run,
             })
         });
         json!({

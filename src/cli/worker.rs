@@ -98,13 +98,7 @@ fn generate(subject: Choice, version: i64, number: u64) -> Generated {
         }
         _ => graph::grow_with(&swarm, &input.records, |_| subject),
     };
-    Generated {
-        model: graph.model(),
-        seed: swarm.data_seed,
-        fates: graph.fates.iter().map(|fate| fate.map(|_| ())).collect(),
-        by_hints: graph.laws.by_hints,
-        by_solver: graph.laws.by_solver,
-    }
+    Generated::new(graph, swarm.data_seed)
 }
 
 fn probe(harness: &Harness, case: &Case, first: usize, out: &mut dyn Write) -> io::Result<()> {

@@ -109,7 +109,9 @@ impl Graph {
         // The newest value is what further records would most likely use.
         let back = usize::from(record[1]) * usize::from(record[1]) * offered / (256 * 256);
         let initial = self.values[offered - 1 - back];
-        let state_type = self.types[offered - 1 - back].clone();
+        let state_type = &self.types[offered - 1 - back];
+        // An iteration changes the elements.
+        let state_type = TensorType::new(state_type.dtype, state_type.shape.clone());
         let scanned = (construct == Construct::Scan).then(|| self.sequence(&state_type, trips, swarm));
         let mut body = Vec::new();
         for step in 0..steps {
@@ -131,7 +133,8 @@ impl Graph {
             body.push(node);
         }
         let shape = |graph: &Graph, ty: &TensorType| graph.shape(ty);
-        let after = self.output_type((body[steps - 1], 0)).clone();
+        let after = self.output_type((body[steps - 1], 0));
+        let after = TensorType::new(after.dtype, after.shape.clone());
         if after.dtype != state_type.dtype || shape(self, &after) != shape(self, &state_type) {
             return Err(Skip::Pattern);
         }
@@ -203,16 +206,16 @@ impl Graph {
     }
 
     fn integers(&mut self, shape: &[i64], elements: &[i64]) -> ValueId {
-        let shape = shape.iter().copied().map(Term::constant).collect();
+        let shape: Vec<Term> = shape.iter().copied().map(Term::constant).collect();
         let content = elements.iter().copied().map(Term::constant).collect();
-        self.leaf(TensorType { dtype: DType::I64, shape }, Role::Constant, Some(content))
+        self.leaf(TensorType::new(DType::I64, shape), Role::Constant, Some(content))
     }
 
     /// A new sequence of values like the state, and its elements.
     fn sequence(&mut self, element: &TensorType, length: usize, swarm: &Swarm) -> (ValueId, Vec<ValueId>) {
         let mut shape = vec![Term::constant(length as i64)];
         shape.extend(&element.shape);
-        let ty = TensorType { dtype: element.dtype, shape };
+        let ty = TensorType::new(element.dtype, shape);
         let role = if swarm.initializers > 64 { Role::Initializer } else { Role::Input };
         let sequence = self.leaf(ty.clone(), role, None);
         self.offer(sequence, ty);
@@ -260,7 +263,7 @@ impl Graph {
 
     /// The results of all first steps as one list along a new first axis.
     fn collect(&mut self, bodies: &[Vec<NodeIndex>], element: &TensorType) -> (Vec<ValueId>, ValueId) {
-        let element = TensorType { dtype: self.output_type((bodies[0][0], 0)).dtype, ..element.clone() };
+        let element = TensorType::new(self.output_type((bodies[0][0], 0)).dtype, element.shape.clone());
         let mut row = vec![Term::constant(1)];
         row.extend(&element.shape);
         let each: Vec<ValueId> = bodies.iter().map(|body| (body[0], 0)).collect();
@@ -268,13 +271,13 @@ impl Graph {
             .iter()
             .map(|&value| {
                 let axes = self.integers(&[1], &[0]);
-                let ty = TensorType { dtype: element.dtype, shape: row.clone() };
+                let ty = TensorType::new(element.dtype, row.clone());
                 self.operator(&movement::UNSQUEEZE, &[value, axes], Vec::new(), ty)
             })
             .collect();
         row[0] = Term::constant(bodies.len() as i64);
         let axis = vec![("axis", Attribute::Int(Term::constant(0)))];
-        let list = self.operator(&joining::CONCAT, &rows, axis, TensorType { dtype: element.dtype, shape: row });
+        let list = self.operator(&joining::CONCAT, &rows, axis, TensorType::new(element.dtype, row));
         (each, list)
     }
 

@@ -1,7 +1,7 @@
 //! Export of control flow: a region of the flat model as one node with bodies.
 
 use super::proto::{AttributeProto, AttributeType, GraphProto, NodeProto, ValueInfoProto};
-use super::{export_attribute, export_node, export_tensor, export_type};
+use super::{export_attribute, export_node, export_tensor, export_type, unnamed_sizes};
 use crate::model::{Control, Model, Region, Repeat, Value};
 use crate::schema;
 use crate::spec::Attribute;
@@ -45,8 +45,8 @@ fn graph_attribute(name: &str, graph: GraphProto) -> AttributeProto {
     attribute
 }
 
-fn renamed_type(value: &Value, name: String) -> ValueInfoProto {
-    export_type(&Value { name, ..value.clone() })
+fn renamed_type(model: &Model, value: &Value, name: String) -> ValueInfoProto {
+    unnamed_sizes(model, &Value { name, ..value.clone() })
 }
 
 /// Nodes of the flat model with the names that their values have in the body.
@@ -80,7 +80,7 @@ fn branches(model: &Model, region: &Region, taken: bool, number: usize) -> Vec<A
     let names: Renamed =
         region.produced(model).map(|value| (model.values[value].name.clone(), inner(&model.values[value]))).collect();
     let outputs = region.outputs(model);
-    let of = |value: usize| renamed_type(&model.values[value], inner(&model.values[value]));
+    let of = |value: usize| renamed_type(model, &model.values[value], inner(&model.values[value]));
     let held = GraphProto {
         node: renamed_nodes(model, region.nodes.clone(), &names),
         name: format!("r{number}_taken"),
@@ -91,7 +91,10 @@ fn branches(model: &Model, region: &Region, taken: bool, number: usize) -> Vec<A
     let idle = GraphProto {
         node: outputs.iter().map(|&value| substitute(model, value, other(&model.values[value]))).collect(),
         name: format!("r{number}_other"),
-        output: outputs.iter().map(|&value| renamed_type(&model.values[value], other(&model.values[value]))).collect(),
+        output: outputs
+            .iter()
+            .map(|&value| renamed_type(model, &model.values[value], other(&model.values[value])))
+            .collect(),
         ..Default::default()
     };
     let (then, otherwise) = if taken { (held, idle) } else { (idle, held) };
@@ -142,21 +145,21 @@ fn body(model: &Model, repeat: &Repeat, number: usize) -> GraphProto {
         node.push(identity(inner("condition"), inner("condition_out")));
         output.push(scalar(inner("condition_out"), crate::dtype::DType::Bool));
     }
-    input.push(renamed_type(value(repeat.initial), state.clone()));
+    input.push(renamed_type(model, value(repeat.initial), state.clone()));
     if let Some((_, elements)) = &repeat.scanned {
         names.insert(value(elements[0]).name.clone(), inner("element"));
-        input.push(renamed_type(value(elements[0]), inner("element")));
+        input.push(renamed_type(model, value(elements[0]), inner("element")));
     }
     let mut nodes = renamed_nodes(model, repeat.bodies[0].iter().copied(), &names);
     // Only the first step's main operand is the state; elsewhere the same value is a captured one.
     nodes[0].input[0].clone_from(&state);
     node.extend(nodes);
     let after = value(repeat.states[0]);
-    output.push(renamed_type(after, names[&after.name].clone()));
+    output.push(renamed_type(model, after, names[&after.name].clone()));
     if let Some((each, _)) = &repeat.collected {
         let element = value(each[0]);
         node.push(identity(names[&element.name].clone(), inner("collected")));
-        output.push(renamed_type(element, inner("collected")));
+        output.push(renamed_type(model, element, inner("collected")));
     }
     GraphProto { node, name: inner("body"), input, output, ..Default::default() }
 }

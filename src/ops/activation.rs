@@ -2,7 +2,7 @@
 
 use super::common::{UNARY, as_output, error_of_jumps, float_attribute, is_float, one, operand, wide};
 use super::rounding::{error_of, unless};
-use crate::dtype::{FLOATS, INDICES, NUMBERS, SIGNED_INTS};
+use crate::dtype::{FLOATS, NUMBERS, SIGNED_INTS, WIDE_INTS};
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::term::Term;
 use tch::{TchError, Tensor};
@@ -61,7 +61,7 @@ pub const PRELU: OpSpec = OpSpec {
     code: 0x2e,
     name: "PRelu",
     since: 9,
-    dtypes: FLOATS.or(INDICES),
+    dtypes: FLOATS.or(WIDE_INTS),
     doc: "x where x >= 0, else slope * x; slope is broadcast to x.",
     numerics: Numerics::ROUNDED,
     build: build_prelu,

@@ -24,6 +24,10 @@ pub const CAST: OpSpec = OpSpec {
         b.set_int("to", i64::from(to.onnx_code()));
         set_unused(b);
         b.output(to, x.shape);
+        // Sizes fit both of these.
+        if let Some(elements) = x.elements.filter(|_| matches!(to, DType::I32 | DType::I64)) {
+            b.elements(elements);
+        }
         Ok(())
     },
     eval: |a| as_output(a, a.x(0).shallow_clone()),

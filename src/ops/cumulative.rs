@@ -2,7 +2,7 @@
 
 use super::common::{as_output, one};
 use super::rounding::{error_of, gamma, underflow, unless_overflow};
-use crate::dtype::{DType, DTypes, FLOATS, INDICES};
+use crate::dtype::{DType, FLOATS, WIDE_INTS};
 use crate::limits::{EXACT, MAX_RANK};
 use crate::spec::{Args, Builder, Numerics, OpSpec, Skip};
 use tch::{TchError, Tensor};
@@ -53,7 +53,7 @@ pub const CUM_SUM: OpSpec = OpSpec {
     code: 0xba,
     name: "CumSum",
     since: 11,
-    dtypes: FLOATS.or(INDICES),
+    dtypes: FLOATS.or(WIDE_INTS),
     doc: "The running sum along an axis, from either end, with or without the element itself.",
     numerics: Numerics::Accumulated,
     eval: |a| one(running(a, a.x(0), 0.0, |x, axis| x.f_cumsum(axis, a.output_kind(0)))),
@@ -65,7 +65,7 @@ pub const CUM_PROD: OpSpec = OpSpec {
     code: 0x68,
     name: "CumProd",
     since: 26,
-    dtypes: FLOATS.or(INDICES).or(DTypes::of(&[DType::U32, DType::U64])),
+    dtypes: FLOATS.or(WIDE_INTS),
     doc: "The running product along an axis, from either end, with or without the element itself.",
     numerics: Numerics::Custom(|a, errors, _| {
         let (x, dtype) = (a.x(0), a.output_dtypes[0]);

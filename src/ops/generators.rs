@@ -5,6 +5,7 @@ use super::indexing::positions;
 use super::joining::OF_SHAPE;
 use super::movement::refuse;
 use crate::dtype::{ANY, DType, DTypes, FLOATS};
+use crate::limits::MAX_RANK;
 use crate::spec::{Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::tensor::TensorData;
 use crate::term::Term;
@@ -139,6 +140,15 @@ pub const EYE_LIKE: OpSpec = OpSpec {
     ..OF_SHAPE
 };
 
+/// The operand that gives ConstantOfShape its shape, as a leaf.
+fn wanted_shape(b: &mut Builder) -> Vec<Term> {
+    let rank = b.wanted.as_ref().map(|wanted| wanted.rank());
+    let rank = rank.unwrap_or_else(|| b.one_of(&[2, 3, 1, 4, 2, 3, 5, 0]));
+    let shape: Vec<Term> = (0..rank).map(|_| b.size(rank)).collect();
+    b.fixed(DType::I64, [Term::constant(rank as i64)], shape.clone(), 1);
+    shape
+}
+
 /// ONNX ConstantOfShape, opset 9.
 pub const CONSTANT_OF_SHAPE: OpSpec = OpSpec {
     code: 0xd3,
@@ -149,10 +159,11 @@ pub const CONSTANT_OF_SHAPE: OpSpec = OpSpec {
     build: |b| {
         let value = !b.chance(48);
         let dtype = if value { b.dtype(ANY)? } else { DType::F32 };
-        let rank = b.wanted.as_ref().map(|wanted| wanted.rank());
-        let rank = rank.unwrap_or_else(|| b.one_of(&[2, 3, 1, 4, 2, 3, 5, 0]));
-        let shape: Vec<Term> = (0..rank).map(|_| b.size(rank)).collect();
-        b.fixed(DType::I64, [Term::constant(rank as i64)], shape.clone(), 1);
+        let shape = match b.computed_list(|b, list| list.len() <= MAX_RANK && list.iter().all(|&dim| b.value(dim) >= 0))
+        {
+            Some(list) => list,
+            None => wanted_shape(b),
+        };
         if value {
             let element: f64 = b.one_of(&[1.0, 2.0, -1.0, 0.5, 0.0, -2.5, 7.0, 100.0]);
             let element = if dtype.is_float() { element } else { element.trunc().max(dtype.min()) };

@@ -76,6 +76,10 @@ pub const GATHER: OpSpec = OpSpec {
     doc: "The slices along `axis` that `indices` names.",
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
+        if let Some(elements) = x.elements.as_ref().filter(|elements| x.rank() == 1 && !elements.is_empty()) {
+            pick_elements(b, x.dtype, elements);
+            return Ok(());
+        }
         let axis = b.axis(x.rank());
         let dtype = index_dtype(b);
         let rank = b.one_of(&[1, 1, 2, 0]).min(MAX_RANK + 1 - x.rank());
@@ -95,6 +99,20 @@ pub const GATHER: OpSpec = OpSpec {
     },
     ..OpSpec::BASE
 };
+
+/// Some of the known `elements` of a list, by constant indices, so that the result is known as well.
+fn pick_elements(b: &mut Builder, dtype: DType, elements: &[Term]) {
+    let scalar = b.coin();
+    let count = if scalar { 1 } else { 1 + b.below(3) };
+    let picked: Vec<usize> = (0..count).map(|_| b.axis(elements.len())).collect();
+    let written = picked.iter().map(|&index| b.signed_axis(index, elements.len()).into()).collect();
+    let shape = if scalar { Vec::new() } else { vec![Term::constant(count as i64)] };
+    let index = index_dtype(b);
+    b.constant_leaf(index, shape.clone(), written);
+    set_axis(b, 0, 1, 0);
+    b.output(dtype, shape);
+    b.elements(picked.into_iter().map(|index| elements[index]));
+}
 
 /// ONNX GatherElements, opset 13.
 pub const GATHER_ELEMENTS: OpSpec = OpSpec {

@@ -5,7 +5,7 @@ use super::movement::{axis_of, set_axis};
 use crate::dtype::DType;
 use crate::limits::{MAX_RANK, MAX_SIZE};
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
-use crate::term::Term;
+use crate::term::{Term, product};
 use tch::{Kind, Tensor};
 
 pub const TABLE: &[&OpSpec] = &[&TILE, &CONCAT, &SPLIT, &SHAPE, &SIZE];
@@ -37,15 +37,20 @@ pub const CONCAT: OpSpec = OpSpec {
         let axis = b.axis(first.rank());
         let count = b.one_of(&[2, 3, 2, 4, 2, 3, 2, 1]);
         let mut shape = first.shape.clone();
+        let mut elements = first.elements.clone();
         for _ in 1..count {
             let mut wanted: Vec<Option<Term>> = first.shape.iter().copied().map(Some).collect();
             wanted[axis] = None;
             let next = b.input_shaped(first.dtype, &wanted);
             shape[axis] = shape[axis] + next.shape[axis];
+            elements = elements.zip(next.elements).map(|(all, more)| [all, more].concat());
         }
         let written = b.signed_axis(axis, first.rank());
         b.set_int("axis", written);
         b.output(first.dtype, shape);
+        if let Some(elements) = elements.filter(|_| first.rank() == 1) {
+            b.elements(elements);
+        }
         Ok(())
     },
     eval: |a| {
@@ -167,11 +172,13 @@ fn build_shape(b: &mut Builder) -> Result<(), Skip> {
         end = b.below(2 * x.rank() + 3) as i64 - rank - 1;
         b.set_int("end", end);
     }
-    let count = shape_range(start, end, x.rank()).len() as i64;
+    let axes = shape_range(start, end, x.rank());
+    let count = axes.len() as i64;
     if count < b.smallest_size() {
         return Err(Skip::Rank);
     }
     b.output(DType::I64, [Term::constant(count)]);
+    b.elements(x.shape[axes].iter().copied());
     Ok(())
 }
 
@@ -188,8 +195,9 @@ pub const SIZE: OpSpec = OpSpec {
     name: "Size",
     doc: "The number of elements.",
     build: |b| {
-        b.input(b.dtypes(), ANY_RANK)?;
+        let x = b.input(b.dtypes(), ANY_RANK)?;
         b.output(DType::I64, []);
+        b.elements([product(&x.shape)]);
         Ok(())
     },
     eval: |a| -> Outputs { Ok(vec![Tensor::from(a.x(0).numel() as i64)]) },

@@ -2,7 +2,7 @@
 
 use super::common::{as_output, is_float, one};
 use super::windows::unsupported;
-use crate::dtype::{DType, DTypes, FLOATS, INDICES};
+use crate::dtype::{DType, DTypes, FLOATS, WIDE_INTS};
 use crate::spec::{Args, Builder, Numerics, OpSpec, Operand, Outputs, Skip};
 use crate::term::Term;
 use tch::{TchError, Tensor};
@@ -15,7 +15,7 @@ const BYTES: DTypes = DTypes::of(&[DType::U8, DType::I8]);
 pub const MATMUL: OpSpec = OpSpec {
     code: 0x58,
     name: "MatMul",
-    dtypes: FLOATS.or(INDICES),
+    dtypes: FLOATS.or(WIDE_INTS),
     doc: "The matrix product of NumPy: rank 1 is a vector, leading dimensions broadcast.",
     numerics: Numerics::Accumulated,
     build: |b| {
@@ -34,7 +34,7 @@ pub const MATMUL: OpSpec = OpSpec {
 pub const GEMM: OpSpec = OpSpec {
     code: 0x59,
     name: "Gemm",
-    dtypes: FLOATS.or(INDICES),
+    dtypes: FLOATS.or(WIDE_INTS),
     doc: "alpha * A' * B' + beta * C, where A' and B' are A and B or their transposes, and C broadcasts to the product.",
     numerics: Numerics::Accumulated,
     build: build_gemm,

@@ -2,7 +2,7 @@
 
 use super::common::one;
 use crate::limits::MAX_RANK;
-use crate::spec::{ANY_RANK, Args, Builder, OpSpec};
+use crate::spec::{ANY_RANK, Args, Builder, OpSpec, Operand};
 use crate::term::{Term, product};
 use tch::TchError;
 
@@ -73,6 +73,11 @@ pub const RESHAPE: OpSpec = OpSpec {
     doc: "The same elements in another shape: dimensions merged, split, exchanged, copied (0) or inferred (-1).",
     build: |b| {
         let x = b.input(b.dtypes(), ANY_RANK)?;
+        if let Some(list) = b.computed_list(|b, list| reshapes(b, &x.shape, list)) {
+            let shape = computed_shape(b, &x.shape, &list);
+            output_moved(b, &x, shape);
+            return Ok(());
+        }
         let shape = refactored(b, &x.shape);
         let empty = shape.iter().any(|&dim| b.value(dim) == 0);
         let allow_zero = b.opset() >= 14 && (empty || b.chance(48));
@@ -95,7 +100,7 @@ pub const RESHAPE: OpSpec = OpSpec {
         if allow_zero || b.opset() >= 14 && b.coin() {
             b.set_int("allowzero", i64::from(allow_zero));
         }
-        b.output(x.dtype, shape);
+        output_moved(b, &x, shape);
         Ok(())
     },
     eval: |a| {
@@ -111,6 +116,59 @@ pub const RESHAPE: OpSpec = OpSpec {
     },
     ..OpSpec::BASE
 };
+
+/// An output with the elements of `x` in the same order.
+fn output_moved(b: &mut Builder, x: &Operand, shape: Vec<Term>) {
+    b.output(x.dtype, shape);
+    if let Some(elements) = &x.elements {
+        b.elements(elements.iter().copied());
+    }
+}
+
+/// Whether a tensor with the sizes `from` now has as many elements as the operand `list` of Reshape asks for.
+fn reshapes(b: &Builder, from: &[Term], list: &[Term]) -> bool {
+    let total: i64 = from.iter().map(|&dim| b.value(dim)).product();
+    let inferred = list.iter().filter(|dim| dim.as_const() == Some(-1)).count();
+    let size = |(axis, &dim): (usize, &Term)| match dim.as_const() {
+        Some(-1) => 1,
+        Some(0) => from.get(axis).map_or(0, |&copied| b.value(copied)),
+        _ => b.value(dim),
+    };
+    let sizes: Vec<i64> = list.iter().enumerate().map(size).collect();
+    let known: i64 = sizes.iter().product();
+    let divides = if inferred == 0 { known == total } else { known > 0 && total > 0 && total % known == 0 };
+    list.len() <= MAX_RANK && inferred <= 1 && divides && sizes.iter().all(|&size| size >= 1)
+}
+
+/// The shape that a computed operand `list` of Reshape gives, and the laws that make it one.
+fn computed_shape(b: &mut Builder, from: &[Term], list: &[Term]) -> Vec<Term> {
+    let (mut left, mut asked) = (from.to_vec(), Vec::new());
+    let mut shape = Vec::new();
+    for (axis, &dim) in list.iter().enumerate() {
+        let dim = if dim.as_const() == Some(0) { from[axis] } else { dim };
+        shape.push(dim);
+        if dim.as_const() == Some(-1) {
+            continue;
+        }
+        b.require(dim.at_least(1));
+        // What stands on both sides cancels, and leaves simpler laws.
+        match left.iter().position(|&other| other.is(dim)) {
+            Some(at) => {
+                left.swap_remove(at);
+            }
+            None => asked.push(dim),
+        }
+    }
+    let (left, asked) = (product(&left), product(&asked));
+    match shape.iter().position(|dim| dim.as_const() == Some(-1)) {
+        Some(inferred) => {
+            b.require(left.divisible_by(asked));
+            shape[inferred] = left / asked;
+        }
+        None => b.require(left.equals(asked)),
+    }
+    shape
+}
 
 /// `shape` after one to three edits that keep the number of elements.
 fn refactored(b: &mut Builder, shape: &[Term]) -> Vec<Term> {
@@ -202,7 +260,7 @@ pub const SQUEEZE: OpSpec = OpSpec {
             }
             shape.push(dim);
         }
-        b.output(x.dtype, shape);
+        output_moved(b, &x, shape);
         Ok(())
     },
     eval: |a| {
@@ -230,7 +288,7 @@ pub const UNSQUEEZE: OpSpec = OpSpec {
         let mut dims = x.shape.iter().copied();
         let dim = |axis| if axes.contains(&axis) { None } else { dims.next() };
         let shape: Vec<Term> = (0..rank).map(dim).map(|dim| dim.unwrap_or(Term::constant(1))).collect();
-        b.output(x.dtype, shape);
+        output_moved(b, &x, shape);
         Ok(())
     },
     eval: |a| {
@@ -243,6 +301,17 @@ pub const UNSQUEEZE: OpSpec = OpSpec {
     ..OpSpec::BASE
 };
 
+/// Whether a tensor with the sizes `from` can now be broadcast with the shape `list`, which has no 0.
+fn expands(b: &Builder, from: &[Term], list: &[Term]) -> bool {
+    let meets = |(&dim, &entry): (&Term, &Term)| {
+        let (dim, entry) = (b.value(dim), b.value(entry));
+        dim == entry || dim == 1 || entry == 1
+    };
+    list.len() <= MAX_RANK
+        && list.iter().all(|&entry| b.value(entry) >= 1)
+        && from.iter().rev().zip(list.iter().rev()).all(meets)
+}
+
 /// ONNX Expand, opset 13: the broadcast goes both ways.
 pub const EXPAND: OpSpec = OpSpec {
     code: 0x85,
@@ -250,6 +319,11 @@ pub const EXPAND: OpSpec = OpSpec {
     doc: "Broadcasts to the operand `shape`, which may have 1 where the tensor is larger.",
     build: |b| {
         let x = b.input(b.dtypes(), ANY_RANK)?;
+        if let Some(list) = b.computed_list(|b, list| expands(b, &x.shape, list)) {
+            let shape = b.broadcast(&[&x.shape, &list]);
+            b.output(x.dtype, shape);
+            return Ok(());
+        }
         let rank = b.below(MAX_RANK + 1);
         let mut written = Vec::new();
         let mut shape = x.shape[..x.rank() - rank.min(x.rank())].to_vec();

@@ -7,8 +7,8 @@
 use super::{
     activation, cast, conv, division, functions, indexing, joining, logic, math, matmul, movement, norm, pool,
 };
-use super::{reduce, slicing, softmax};
-use crate::dtype::FLOATS;
+use super::{generators, reduce, slicing, softmax};
+use crate::dtype::{DType, DTypes, FLOATS};
 use crate::limits::MAX_RANK;
 use crate::spec::{ANY_RANK, Attribute, Builder, Domain, OpSpec, Skip};
 use crate::term::Term;
@@ -203,6 +203,44 @@ pub const TABLE: &[Pattern] = &[
         steps: &[then(&joining::SHAPE), then(&indexing::GATHER), then(&math::MUL), then(&cast::CAST)],
     },
     Pattern {
+        code: 0x94,
+        name: "flattened-by-its-shape",
+        steps: &[
+            then(&WHOLE_SHAPE),
+            then(&FIRST_SIZES),
+            then(&WITH_INFERRED),
+            step(&movement::RESHAPE, &[START, Previous]),
+            then(&activation::RELU),
+        ],
+    },
+    Pattern {
+        code: 0x95,
+        name: "expanded-to-a-shape",
+        steps: &[then(&WHOLE_SHAPE), then(&EXPANDED), step(&math::ADD, &[Previous, START])],
+    },
+    Pattern {
+        code: 0x96,
+        name: "heads-by-shape-arithmetic",
+        steps: &[
+            then(&WHOLE_SHAPE),
+            then(&LAST_SIZE),
+            then(&HALVED_SIZE),
+            then(&WITH_COPIES),
+            step(&movement::RESHAPE, &[START, Previous]),
+            then(&movement::TRANSPOSE),
+        ],
+    },
+    Pattern {
+        code: 0x97,
+        name: "enlarged-shape",
+        steps: &[
+            then(&WHOLE_SHAPE),
+            then(&DOUBLED_SIZES),
+            step(&generators::CONSTANT_OF_SHAPE, &[Previous]),
+            then(&cast::CAST),
+        ],
+    },
+    Pattern {
         code: 0x4f,
         name: "negated",
         steps: &[then(&math::NEG), then(&math::ADD), then(&math::NEG), then(&math::ABS)],
@@ -297,4 +335,106 @@ const ZERO_PAD: OpSpec = OpSpec {
         Ok(())
     },
     ..slicing::PAD
+};
+
+/// The sizes of all axes, which later steps know.
+const WHOLE_SHAPE: OpSpec = OpSpec {
+    build: |b| {
+        let x = b.input(b.dtypes(), 1..=MAX_RANK - 1)?;
+        b.output(DType::I64, [Term::constant(x.rank() as i64)]);
+        b.elements(x.shape);
+        Ok(())
+    },
+    ..joining::SHAPE
+};
+
+/// A list of known integers.
+fn known_list(b: &mut Builder) -> Result<Vec<Term>, Skip> {
+    let list = b.input(DTypes::of(&[DType::I64]), 1..=1)?;
+    list.elements.ok_or(Skip::Pattern)
+}
+
+/// The first of a list of sizes, at most all but one.
+const FIRST_SIZES: OpSpec = OpSpec {
+    build: |b| {
+        let sizes = known_list(b)?;
+        let count = 1 + b.below(sizes.len().max(2) - 1);
+        b.constant([0.into()]);
+        b.constant([Term::constant(count as i64)]);
+        b.output(DType::I64, [Term::constant(count as i64)]);
+        b.elements(sizes.into_iter().take(count));
+        Ok(())
+    },
+    ..slicing::SLICE
+};
+
+/// The last of a list of sizes, as a list of one.
+const LAST_SIZE: OpSpec = OpSpec {
+    build: |b| {
+        let sizes = known_list(b)?;
+        let last = sizes.len() - 1;
+        let written = b.signed_axis(last, sizes.len());
+        b.constant([written.into()]);
+        b.output(DType::I64, [Term::constant(1)]);
+        b.elements([sizes[last]]);
+        Ok(())
+    },
+    ..indexing::GATHER
+};
+
+/// A list of sizes computed with the constant 2.
+fn with_two(b: &mut Builder, result: impl Fn(&mut Builder, Term) -> Term) -> Result<(), Skip> {
+    let sizes = known_list(b)?;
+    b.constant([2.into()]);
+    b.output(DType::I64, [Term::constant(sizes.len() as i64)]);
+    let results: Vec<Term> = sizes.into_iter().map(|size| result(b, size)).collect();
+    b.elements(results);
+    Ok(())
+}
+
+const DOUBLED_SIZES: OpSpec = OpSpec { build: |b| with_two(b, |_, size| size * 2), ..math::MUL };
+/// Of even sizes, so that what has them can be divided so.
+const HALVED_SIZE: OpSpec = OpSpec {
+    build: |b| {
+        with_two(b, |b, size| {
+            b.require(size.divisible_by(2));
+            size / 2
+        })
+    },
+    ..division::DIV
+};
+
+/// A list of sizes with constants behind and before it.
+fn joined(b: &mut Builder, before: &[i64], after: &[i64]) -> Result<(), Skip> {
+    let constants = |values: &[i64]| values.iter().copied().map(Term::constant).collect::<Vec<_>>();
+    let (before, after) = (constants(before), constants(after));
+    let sizes = known_list(b)?;
+    if !before.is_empty() {
+        b.constant(before.iter().copied());
+        b.last_operand_first();
+    }
+    b.constant(after.iter().copied());
+    b.set_int("axis", 0);
+    let all = [before, sizes, after].concat();
+    b.output(DType::I64, [Term::constant(all.len() as i64)]);
+    b.elements(all);
+    Ok(())
+}
+
+const WITH_INFERRED: OpSpec = OpSpec { build: |b| joined(b, &[], &[-1]), ..joining::CONCAT };
+const WITH_COPIES: OpSpec = OpSpec { build: |b| joined(b, &[0], &[-1]), ..joining::CONCAT };
+
+/// A parameter expanded to a list of sizes.
+const EXPANDED: OpSpec = OpSpec {
+    build: |b| {
+        let sizes = known_list(b)?;
+        let dtype = b.leaf_dtype(FLOATS);
+        let shape = b.broadcastable_shape(&sizes);
+        b.weight(dtype, shape.clone());
+        b.last_operand_first();
+        let result = b.broadcast(&[&shape, &sizes]);
+        b.output(dtype, result);
+        Ok(())
+    },
+    ..movement::EXPAND
 };

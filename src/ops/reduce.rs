@@ -4,7 +4,7 @@ use super::common::{as_output, is_float, one};
 use super::movement::axes_of;
 use super::order::keep_dims;
 use super::rounding::{defined, error_of, gamma, underflow, unless_overflow};
-use crate::dtype::{ANY, DType, DTypes, FLOATS, INDICES, INTS, NUMBERS};
+use crate::dtype::{ANY, DType, DTypes, FLOATS, INTS, NUMBERS, WIDE_INTS};
 use crate::limits::EXACT;
 use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
@@ -13,7 +13,7 @@ use tch::{Kind, TchError, Tensor};
 pub const TABLE: &[&OpSpec] = &[&SUM, &MEAN, &MAX, &MIN, &PROD, &L1, &L2, &SUM_SQUARE, &LOG_SUM, &LOG_SUM_EXP];
 
 /// What ONNX allows for most reductions, without the narrow integers.
-const SUMMED: DTypes = FLOATS.or(INDICES);
+const SUMMED: DTypes = FLOATS.or(WIDE_INTS);
 
 /// What a reduction without axes may be made to do.
 #[derive(Clone, Copy, PartialEq)]

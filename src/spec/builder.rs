@@ -255,7 +255,19 @@ impl<'a> Builder<'a> {
                 self.draft.failed = Some(Skip::Backward);
             }
         }
-        self.draft.outputs.push(TensorType { dtype, shape });
+        self.draft.outputs.push(TensorType::new(dtype, shape));
+    }
+
+    /// States the elements of the integer output declared last, where they are sizes or follow from sizes.
+    pub fn elements(&mut self, elements: impl IntoIterator<Item = Term>) {
+        let elements: Vec<Term> = elements.into_iter().collect();
+        // What is no size has no name, and would be of no use.
+        let size = |&element: &Term| (0..=limits::MAX_ELEMENTS).contains(&self.value(element));
+        if elements.iter().all(|element| element.as_const().is_some() || size(element)) {
+            let elements = elements.into_iter().map(|element| self.named(element)).collect();
+            let output = self.draft.outputs.last_mut().expect("an output was declared");
+            output.elements = Some(elements);
+        }
     }
 
     /// States that each output element is a sum of `terms` products. Needed with [`Numerics::Accumulated`].

@@ -129,6 +129,17 @@ impl Builder<'_> {
         shape
     }
 
+    /// A list of integers that the graph computes and whose elements the specification knows, for an operand that says what
+    /// shape a result gets. None where no value is a list that fits, and nothing is declared then.
+    pub fn computed_list(&mut self, fits: impl Fn(&Self, &[Term]) -> bool) -> Option<Vec<Term>> {
+        let list = |builder: &Self, ty: &TensorType| {
+            let known = ty.elements.as_ref().filter(|_| ty.dtype == DType::I64 && ty.rank() == 1);
+            known.is_some_and(|elements| fits(builder, elements))
+        };
+        let index = self.matching(list)?;
+        self.take(index).elements
+    }
+
     /// A trained parameter: mostly an initializer, sometimes a graph input.
     pub fn weight(&mut self, dtype: DType, shape: impl Into<Vec<Term>>) -> Operand {
         self.weight_in(dtype, shape, Domain::Any)
@@ -162,7 +173,7 @@ impl Builder<'_> {
     /// An initializer of a float type with these elements over `denominator`, in row-major order.
     pub fn constant_fractions_leaf(&mut self, dtype: DType, shape: &[i64], elements: &[i64], denominator: i64) {
         let terms = |values: &[i64]| values.iter().copied().map(Term::constant).collect::<Vec<_>>();
-        let (ty, content) = (TensorType { dtype, shape: terms(shape) }, terms(elements));
+        let (ty, content) = (TensorType::new(dtype, terms(shape)), terms(elements));
         let (role, domain) = (Role::Constant, Domain::Any);
         self.push_leaf(LeafDraft { ty, role, domain, content: Some(content), denominator });
     }
@@ -177,7 +188,9 @@ impl Builder<'_> {
         denominator: i64,
     ) -> Operand {
         let role = if self.coin() { Role::Input } else { Role::Constant };
-        let (ty, content) = (TensorType { dtype, shape: shape.into() }, content.into_iter().collect());
+        let content: Vec<Term> = content.into_iter().collect();
+        let elements = (dtype.is_int() && denominator == 1).then(|| content.clone());
+        let ty = TensorType { dtype, shape: shape.into(), elements };
         self.push_leaf(LeafDraft { ty, role, domain: Domain::Any, content: Some(content), denominator })
     }
 
@@ -229,7 +242,7 @@ impl Builder<'_> {
 
     /// An initializer of an integer type with these elements, in row-major order.
     pub fn constant_leaf(&mut self, dtype: DType, shape: Vec<Term>, content: Vec<Term>) {
-        let ty = TensorType { dtype, shape };
+        let ty = TensorType { dtype, shape, elements: Some(content.clone()) };
         self.push_leaf(LeafDraft {
             ty,
             role: Role::Constant,
@@ -241,7 +254,8 @@ impl Builder<'_> {
 
     fn new_leaf(&mut self, dtype: DType, shape: impl Into<Vec<Term>>, domain: Domain, role: Role) -> Operand {
         let shape = self.named_shape(shape);
-        self.push_leaf(LeafDraft { ty: TensorType { dtype, shape }, role, domain, content: None, denominator: 1 })
+        let ty = TensorType::new(dtype, shape);
+        self.push_leaf(LeafDraft { ty, role, domain, content: None, denominator: 1 })
     }
 
     fn push_leaf(&mut self, leaf: LeafDraft) -> Operand {

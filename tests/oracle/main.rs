@@ -13,6 +13,7 @@ mod faults;
 mod findings;
 mod harness;
 mod honest;
+mod second_run;
 
 /// The cases of some seeds; an input that gives no case is left out.
 fn cases(seeds: std::ops::Range<u64>) -> impl Iterator<Item = (u64, Case)> {

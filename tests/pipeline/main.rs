@@ -9,6 +9,7 @@ mod change;
 mod determinism;
 mod growth;
 mod reach;
+mod rebind;
 mod robustness;
 mod wire;
 

@@ -1,0 +1,74 @@
+//! A model whose sizes are symbols is compiled once and run twice, with inputs of other sizes the second time.
+
+use graphsmith::backend::{Backend, Failure, Level, Session};
+use graphsmith::case::Case;
+use graphsmith::harness::{Harness, Verdict};
+use graphsmith::input;
+use graphsmith::known::Known;
+use graphsmith::reference::{self, Precision};
+use graphsmith::tensor::TensorData;
+
+/// A backend that gives these answers, one in each run of a session.
+struct Parrot(Vec<Vec<TensorData>>);
+
+impl Backend for Parrot {
+    fn id(&self) -> &'static str {
+        "parrot"
+    }
+
+    fn version(&self) -> String {
+        "1.0.0".to_owned()
+    }
+
+    fn compile(&self, _onnx: &[u8], _level: Level) -> Result<Box<dyn Session>, Failure> {
+        Ok(Box::new(Talk(self.0.clone().into_iter())))
+    }
+}
+
+struct Talk(std::vec::IntoIter<Vec<TensorData>>);
+
+impl Session for Talk {
+    fn run(&mut self, _inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+        self.0.next().ok_or_else(|| Failure::Crashed("the parrot has no more to say".to_owned()))
+    }
+}
+
+fn right_answer(case: &Case) -> Vec<TensorData> {
+    let values = reference::run(&case.model, &case.data, Precision::Declared).expect("the specification is followed");
+    let output =
+        |&value: &usize| reference::to_data(values[value].as_ref().expect("computed"), case.model.values[value].dtype);
+    case.model.outputs.iter().map(output).collect()
+}
+
+fn verdict(case: &Case, answers: [Vec<TensorData>; 2]) -> Verdict {
+    let mut harness = Harness::with(vec![Box::new(Parrot(answers.to_vec()))], Known::default());
+    harness.judge(case).expect("the reference follows its specification")
+}
+
+#[test]
+fn what_is_right_only_in_the_first_run_is_found() {
+    let _no_grad = reference::init();
+    let mut tried = 0;
+    for seed in 0..300 {
+        let mut input = input::random(seed, 4);
+        input.header[7] |= 7;
+        let Ok(case) = Case::build(&input).expect("the reference follows its specification") else { continue };
+        let Some(again) = &case.again else { continue };
+        let (first, second) = (right_answer(&case), right_answer(again));
+        assert!(matches!(verdict(&case, [first.clone(), second.clone()]), Verdict::Agree), "seed {seed}");
+        let shapes = |outputs: &[TensorData]| outputs.iter().map(|output| output.shape.clone()).collect::<Vec<_>>();
+        if shapes(&first) == shapes(&second) {
+            continue;
+        }
+        tried += 1;
+        match verdict(&case, [first.clone(), first.clone()]) {
+            Verdict::Bug(finding) => assert!(finding.second_run, "seed {seed}: {finding}"),
+            _ => panic!("seed {seed}: the outputs of the first run passed for those of the second"),
+        }
+        match verdict(&case, [second.clone(), second]) {
+            Verdict::Bug(finding) => assert!(!finding.second_run, "seed {seed}: {finding}"),
+            _ => panic!("seed {seed}: the outputs of the second run passed for those of the first"),
+        }
+    }
+    assert!(tried >= 100, "{tried} cases give outputs of other sizes in their second run");
+}
