@@ -225,6 +225,8 @@ pub struct Draft {
     pub attributes: Vec<(&'static str, Attribute<Term>)>,
     pub laws: Vec<Law>,
     pub outputs: Vec<TensorType>,
+    /// Indices into `outputs`: optional ones that are left out before others that are not.
+    pub omitted: Vec<usize>,
     /// Terms summed for one output element.
     pub accumulate: Option<Term>,
     pub failed: Option<Skip>,
