@@ -47,6 +47,8 @@ pub struct Operator {
     /// How many operands are written, absent ones included; the present ones are edges.
     pub operand_count: usize,
     pub outputs: Vec<TensorType>,
+    /// Indices into `outputs`: those that are left out.
+    pub omitted: Vec<usize>,
     pub accumulate: Option<Term>,
     /// Its first output is a graph output even when it is used.
     pub exposed: bool,
@@ -153,9 +155,13 @@ impl Graph {
         let mut outputs = Vec::new();
         for (slot, ty) in operator.outputs.iter().enumerate() {
             let value = model.values.len();
-            let name = format!("t{value}");
+            let omitted = operator.omitted.contains(&slot);
+            let name = if omitted { String::new() } else { format!("t{value}") };
             model.values.push(model::Value { name, dtype: ty.dtype, shape: self.shape(ty) });
             outputs.push(value);
+            if omitted {
+                continue;
+            }
             let used = self.dag.edges(index).any(|edge| edge.weight().from == slot);
             if !used || (slot == 0 && operator.exposed) {
                 model.outputs.push(value);

@@ -29,7 +29,7 @@ pub struct Model {
     pub outputs: Vec<usize>,
 }
 
-/// A named tensor of known type.
+/// A named tensor of known type. The name of an output that is left out is empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Value {
     pub name: String,

@@ -34,6 +34,7 @@ mod interpolate;
 pub mod joining;
 pub mod linear_algebra;
 pub mod logic;
+pub mod losses;
 pub mod math;
 pub mod matmul;
 pub mod movement;
@@ -54,6 +55,7 @@ pub mod signal;
 pub mod slicing;
 pub mod smooth;
 pub mod softmax;
+pub mod spectral_windows;
 pub mod stateful;
 mod suppression;
 mod taps;
@@ -80,6 +82,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Deformable convolution", deform::TABLE),
     ("Unpooling", unpool::TABLE),
     ("Fourier transforms", signal::TABLE),
+    ("Windows and filters of spectra", spectral_windows::TABLE),
     ("Blocks of pixels", blocks::TABLE),
     ("Images", images::TABLE),
     ("Shapes and movement", movement::TABLE),
@@ -91,6 +94,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Reductions", reduce::TABLE),
     ("Running sums and products", cumulative::TABLE),
     ("Softmax and its kin", softmax::TABLE),
+    ("Losses", losses::TABLE),
     ("Normalisation", norm::TABLE),
     ("Generators", generators::TABLE),
     ("Shapes that depend on data", dynamic::TABLE),

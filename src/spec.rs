@@ -84,8 +84,14 @@ pub enum Numerics {
     /// `n * u * sum of |products|`, with `n` from [`Builder::accumulate`].
     Accumulated,
     /// A rule of the operator's own: operands, their errors (none for non-floats) and exact outputs to the outputs' errors.
-    Custom(fn(&Args, &[Option<tch::Tensor>], &[tch::Tensor]) -> Outputs),
+    Custom(Rule),
+    /// A rule that is asked about every application, also where all operands are exact and all results are integers, and
+    /// that gets the doubts about integer operands as well: 0 or infinity for each element.
+    Unfiltered(Rule),
 }
+
+/// An operator's own error rule; see [`Numerics::Custom`].
+pub type Rule = fn(&Args, &[Option<tch::Tensor>], &[tch::Tensor]) -> Outputs;
 
 impl Numerics {
     /// Correctly rounded basic arithmetic.
@@ -219,6 +225,8 @@ pub struct Draft {
     pub attributes: Vec<(&'static str, Attribute<Term>)>,
     pub laws: Vec<Law>,
     pub outputs: Vec<TensorType>,
+    /// Indices into `outputs`: optional ones that are left out before others that are not.
+    pub omitted: Vec<usize>,
     /// Terms summed for one output element.
     pub accumulate: Option<Term>,
     pub failed: Option<Skip>,

@@ -71,7 +71,8 @@ pub fn extract(model: &Model, node: usize, wide: &Values) -> (Model, LeafData) {
     let mut alone = node.clone();
     alone.operands = node.operands.iter().map(|operand| operand.and_then(|value| renamed[value])).collect();
     alone.outputs = node.outputs.iter().map(|&value| add(&mut part, value)).collect();
-    part.outputs = alone.outputs.clone();
+    let written = |value: &&usize| !part.values[**value].name.is_empty();
+    part.outputs = alone.outputs.iter().filter(written).copied().collect();
     part.nodes.push(alone);
     (part, data)
 }

@@ -3,6 +3,7 @@
 use graphsmith::graph::{self, Graph};
 use graphsmith::input::{self, Input};
 use graphsmith::model::Model;
+use graphsmith::onnx;
 use graphsmith::ops::{self, Choice, patterns};
 use graphsmith::reference::{self, Precision};
 use graphsmith::spec::OpSpec;
@@ -102,4 +103,26 @@ fn patterns_are_placed_whole() {
         }
         assert!(whole * 3 > CASES as usize, "{}: {whole} whole and {begun} begun of {CASES}", pattern.name);
     }
+}
+
+/// Optional outputs are left out now and then, are no graph outputs, and have no name in the file.
+#[test]
+fn outputs_are_left_out() {
+    let _no_grad = reference::init();
+    let spec = ops::by_name("Unique").expect("an operator of the catalogue");
+    let mut met = 0;
+    for seed in 0..CASES {
+        let model = grow(spec, &input::random(seed, 1)).model();
+        let Some(node) = model.nodes.first() else { continue };
+        let omitted = |model: &Model, value: usize| model.values[value].name.is_empty();
+        let pattern: Vec<bool> = node.outputs.iter().map(|&value| omitted(&model, value)).collect();
+        met += usize::from(pattern.contains(&true));
+        assert!(!pattern[0] && !pattern[pattern.len() - 1]);
+        assert!(!model.outputs.iter().any(|&value| omitted(&model, value)));
+        let data = model.sample(seed, 0);
+        let nodes = onnx::export(&model, &data).graph.expect("a graph").node;
+        let written = nodes.iter().find(|node| node.op_type == "Unique").expect("its node");
+        assert_eq!(written.output.iter().map(String::is_empty).collect::<Vec<_>>(), pattern);
+    }
+    assert!(met > CASES as usize / 10, "{met} of {CASES}");
 }

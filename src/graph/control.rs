@@ -195,6 +195,7 @@ impl Graph {
             attributes,
             operand_count: operands.len(),
             outputs: vec![output],
+            omitted: Vec::new(),
             accumulate: None,
             exposed: false,
         };

@@ -234,12 +234,13 @@ impl Graph {
             }
             leaves.push(index);
         }
-        let outputs = draft.outputs.clone();
+        let (outputs, omitted) = (draft.outputs.clone(), draft.omitted.clone());
         let vertex = Vertex::Operator(Operator {
             spec,
             attributes: draft.attributes,
             operand_count: draft.operands.len(),
             outputs: draft.outputs,
+            omitted: draft.omitted,
             accumulate: draft.accumulate,
             exposed,
         });
@@ -260,7 +261,9 @@ impl Graph {
             self.dag.add_edge(source, index, Wire { from, to });
         }
         for (slot, ty) in outputs.into_iter().enumerate().skip(usize::from(target.is_some())) {
-            self.offer((index, slot), ty);
+            if !omitted.contains(&slot) {
+                self.offer((index, slot), ty);
+            }
         }
         index
     }

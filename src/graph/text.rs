@@ -90,6 +90,9 @@ fn quoted(value: &Attribute<i64>) -> String {
 
 fn typed(model: &Model, value: usize) -> String {
     let value = &model.values[value];
+    if value.name.is_empty() {
+        return "-".to_owned();
+    }
     let dims: Vec<String> = value.shape.iter().map(ToString::to_string).collect();
     format!("{}: {}[{}]", value.name, value.dtype, dims.join(","))
 }

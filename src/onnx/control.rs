@@ -52,7 +52,8 @@ fn renamed_type(model: &Model, value: &Value, name: String) -> ValueInfoProto {
 /// Nodes of the flat model with the names that their values have in the body.
 fn renamed_nodes(model: &Model, nodes: impl IntoIterator<Item = usize>, names: &Renamed) -> Vec<NodeProto> {
     let rename = |name: &mut String| {
-        if let Some(inner) = names.get(name) {
+        // What is left out has no name.
+        if let Some(inner) = names.get(name).filter(|_| !name.is_empty()) {
             name.clone_from(inner);
         }
     };

@@ -188,8 +188,11 @@ fn build_unique(b: &mut Builder) -> Result<(), Skip> {
     }
     b.output(dtype, shape);
     let outputs = b.one_of(&[4, 1, 2, 3, 4, 4]);
-    for length in [distinct, Term::constant(slices), distinct].into_iter().take(outputs - 1) {
+    for (index, length) in [distinct, Term::constant(slices), distinct].into_iter().take(outputs - 1).enumerate() {
         b.output(DType::I64, [length]);
+        if index + 2 < outputs && b.chance(96) {
+            b.omit();
+        }
     }
     Ok(())
 }

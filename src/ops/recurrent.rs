@@ -133,7 +133,12 @@ fn build(b: &mut Builder, cell: &Cell) -> Result<(), Skip> {
     b.accumulate((sizes.inner + sizes.hidden + 4) * cell.gates);
     let states = b.below(cell.states.len() + 2).min(cell.states.len());
     b.output(x.dtype, sizes.sequence());
-    (0..states).for_each(|_| b.output(x.dtype, sizes.state()));
+    for state in 0..states {
+        b.output(x.dtype, sizes.state());
+        if state + 1 < states && b.chance(64) {
+            b.omit();
+        }
+    }
     Ok(())
 }
 

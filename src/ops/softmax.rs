@@ -4,9 +4,9 @@ use super::common::one;
 use super::movement::{axis_of, set_axis};
 use super::order::doubtful_maximum;
 use super::rounding::{defined, error_of, gamma};
-use crate::dtype::FLOATS;
+use crate::dtype::{DType, FLOATS};
 use crate::limits::MAX_RANK;
-use crate::spec::{Args, Builder, Numerics, OpSpec, Skip};
+use crate::spec::{Builder, Numerics, OpSpec, Skip};
 use tch::{Kind, TchError, Tensor};
 
 pub const TABLE: &[&OpSpec] = &[&SOFTMAX, &LOG_SOFTMAX, &HARDMAX];
@@ -30,7 +30,8 @@ pub const SOFTMAX: OpSpec = OpSpec {
     doc: "exp(x) divided by its sum along an axis.",
     numerics: Numerics::Custom(|a, errors, exact| {
         let y = &exact[0];
-        let (shift, mean, terms) = exponent_errors(a, errors, y)?;
+        let (x, axis) = (a.x(0), axis_of(a, -1, a.rank(0)));
+        let (shift, mean, terms) = exponent_errors(x, &error_of(errors, 0, x)?, y, axis, a.output_dtypes[0])?;
         let share = shift + mean;
         let rounding = gamma(terms, a.output_dtypes[0]) + 12.0 * a.output_dtypes[0].unit_roundoff();
         one(defined(y * share.f_expm1()? + y * rounding))
@@ -45,25 +46,33 @@ pub const LOG_SOFTMAX: OpSpec = OpSpec {
     name: "LogSoftmax",
     doc: "The logarithm of Softmax.",
     numerics: Numerics::Custom(|a, errors, exact| {
-        let y = &exact[0];
-        let (shift, mean, terms) = exponent_errors(a, errors, &y.f_exp()?)?;
-        let u = a.output_dtypes[0].unit_roundoff();
-        one(defined(shift + mean.f_expm1()? + (y.f_abs()? * 4.0 + 12.0) * u + gamma(terms, a.output_dtypes[0])))
+        let (x, axis) = (a.x(0), axis_of(a, -1, a.rank(0)));
+        one(log_softmax_errors(x, &error_of(errors, 0, x)?, &exact[0], axis, a.output_dtypes[0]))
     }),
     eval: |a| one(a.x(0).f_log_softmax(axis_of(a, -1, a.rank(0)), a.x(0).kind())),
     ..ALONG
 };
 
+/// The error of the LogSoftmax `y` along `axis` of what may be off by `error`, in type `dtype`.
+pub fn log_softmax_errors(x: &Tensor, error: &Tensor, y: &Tensor, axis: i64, dtype: DType) -> Result<Tensor, TchError> {
+    let (shift, mean, terms) = exponent_errors(x, error, &y.f_exp()?, axis, dtype)?;
+    let u = dtype.unit_roundoff();
+    defined(shift + mean.f_expm1()? + (y.f_abs()? * 4.0 + 12.0) * u + gamma(terms, dtype))
+}
+
 /// For a Softmax with result `y`: how far off each exponent may be, counting the rounding of the exponential, their
 /// mean weighted with `y`, and the number of terms.
-fn exponent_errors(a: &Args, errors: &[Option<Tensor>], y: &Tensor) -> Result<(Tensor, Tensor, f64), TchError> {
-    let x = a.x(0);
-    let axis = axis_of(a, -1, x.dim());
-    let error = error_of(errors, 0, x)?;
+fn exponent_errors(
+    x: &Tensor,
+    error: &Tensor,
+    y: &Tensor,
+    axis: i64,
+    dtype: DType,
+) -> Result<(Tensor, Tensor, f64), TchError> {
     if x.numel() == 0 {
-        return Ok((error.shallow_clone(), error, 0.0));
+        return Ok((error.shallow_clone(), error.shallow_clone(), 0.0));
     }
-    let u = a.output_dtypes[0].unit_roundoff();
+    let u = dtype.unit_roundoff();
     let below = x.f_amax([axis], true)? - x;
     let shift = error + below * (2.0 * u) + 8.0 * u;
     let mean = (&shift * y).f_sum_dim_intlist([axis].as_slice(), true, Kind::Double)?;

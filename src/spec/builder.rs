@@ -270,6 +270,11 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Leaves the output declared last out. It must be optional and neither the operator's first nor its last.
+    pub fn omit(&mut self) {
+        self.draft.omitted.push(self.draft.outputs.len() - 1);
+    }
+
     /// States that each output element is a sum of `terms` products. Needed with [`Numerics::Accumulated`].
     pub fn accumulate(&mut self, terms: impl Into<Term>) {
         self.draft.accumulate = Some(terms.into());

@@ -46,10 +46,14 @@ fn bounds(model: &Model) -> Option<String> {
 /// A way in which the model is no model.
 fn form(model: &Model) -> Option<String> {
     let mut defined = vec![false; model.values.len()];
-    let mut names: Vec<&str> = model.values.iter().map(|value| value.name.as_str()).collect();
+    // An output that is left out has no name, and no use.
+    let omitted = |value: usize| model.values[value].name.is_empty();
+    let named = model.values.iter().filter(|value| !value.name.is_empty());
+    let mut names: Vec<&str> = named.map(|value| value.name.as_str()).collect();
+    let count = names.len();
     names.sort_unstable();
     names.dedup();
-    if names.len() < model.values.len() {
+    if names.len() < count {
         return Some("two values of one name".to_owned());
     }
     for leaf in &model.leaves {
@@ -76,10 +80,14 @@ fn form(model: &Model) -> Option<String> {
             || model.nodes.iter().any(|node| node.operands.contains(&Some(value)))
             || model.regions.iter().any(|region| region.operands().contains(&Some(value)))
     };
+    let astray = |value: usize| used(value) == omitted(value);
     match () {
         () if !model.outputs.iter().all(computed) => Some("a graph output that no node computes".to_owned()),
         () if !model.nodes.is_empty() && model.outputs.is_empty() => Some("no outputs".to_owned()),
-        () => (0..model.values.len()).find(|&v| !used(v)).map(|v| format!("{} is for nothing", model.values[v].name)),
+        () => (0..model.values.len()).find(|&v| astray(v)).map(|v| {
+            let name = &model.values[v].name;
+            if name.is_empty() { "what is left out is used".to_owned() } else { format!("{name} is for nothing") }
+        }),
     }
 }
 

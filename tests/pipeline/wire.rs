@@ -49,7 +49,9 @@ struct Written {
 fn written(model: &Model, data: &LeafData) -> Written {
     let typed = |value: usize| {
         let value = &model.values[value];
-        format!("{}: {}{:?}", value.name, value.dtype, value.shape)
+        // Nothing is written of an output that is left out.
+        let omitted = value.name.is_empty();
+        if omitted { "-".to_owned() } else { format!("{}: {}{:?}", value.name, value.dtype, value.shape) }
     };
     let leaves = model.leaves.iter().zip(data).filter(|(leaf, _)| leaf.role != Role::Input);
     let node = |node: &graphsmith::model::Node| {
