@@ -52,6 +52,7 @@ fn what_is_right_only_in_the_first_run_is_found() {
     for seed in 0..300 {
         let mut input = input::random(seed, 4);
         input.header[7] |= 7;
+        input.header[11] = 0;
         let Ok(case) = Case::build(&input).expect("the reference follows its specification") else { continue };
         let Some(again) = &case.again else { continue };
         let (first, second) = (right_answer(&case), right_answer(again));
