@@ -22,6 +22,7 @@ pub mod deform;
 pub mod division;
 pub mod dynamic;
 mod einsum;
+mod filters;
 pub mod functions;
 pub mod generators;
 pub mod group_norm;
