@@ -3,7 +3,6 @@
 use super::common::one;
 use super::filters::{COORDINATE_ROUNDOFF, Filter, Taps};
 use super::windows::unsupported;
-use crate::dtype::DType;
 use crate::spec::{Args, Outputs};
 use tch::{Kind, TchError, Tensor};
 
@@ -14,11 +13,18 @@ pub fn resize(a: &Args) -> Outputs {
     for axis in &axes {
         y = axis.apply(&y, &axis.taps(a)?)?;
     }
-    for axis in axes.iter().filter(|axis| axis.region.is_some()) {
-        let outside: Vec<bool> = (0..axis.output).map(|index| axis.is_outside(axis.line.at(index))).collect();
-        y = fill(&y, axis, &outside, extrapolation(a)?)?;
+    if axes.iter().any(|axis| axis.region.is_some()) {
+        y = y.f_masked_fill(&outside(&y, &axes)?, extrapolation(a)?)?;
     }
     Ok(vec![y])
+}
+
+/// Which elements of the output `y` are extrapolated.
+fn outside(y: &Tensor, axes: &[Axis]) -> Result<Tensor, TchError> {
+    axes.iter().try_fold(y.f_zeros_like()?.f_to_kind(Kind::Bool)?, |mask, axis| {
+        let flags: Vec<bool> = (0..axis.output).map(|index| axis.is_outside(axis.line.at(index))).collect();
+        fill(&mask, axis, &flags, 1.0)
+    })
 }
 
 /// `extrapolation_value`, where the elements' type has it.
@@ -96,9 +102,8 @@ fn all_axes(a: &Args) -> Result<Vec<Axis>, TchError> {
         let line = Line::of(a, input, output, scale, region)?;
         let axis = Axis { axis: axis as i64, input, output, scale, region, line };
         // The text multiplies by the region's length, of which the inference of shapes knows nothing.
-        let agreed = given(2).is_none() || region.is_none_or(|(start, end)| {
-            (input as f64 * (end - start) * scale).floor() as i64 == output
-        });
+        let agreed = given(2).is_none()
+            || region.is_none_or(|(start, end)| (input as f64 * (end - start) * scale).floor() as i64 == output);
         if agreed { Ok(axis) } else { Err(unsupported("Resize of regions by scales whose result has two sizes")) }
     };
     listed.iter().enumerate().map(axis).collect()
@@ -133,13 +138,7 @@ fn by_policy(a: &Args, listed: &[usize], shape: &[i64], wanted: Vec<i64>) -> (Ve
 }
 
 impl Line {
-    fn of(
-        a: &Args,
-        input: i64,
-        output: i64,
-        scale: f64,
-        region: Option<(f64, f64)>,
-    ) -> Result<Line, TchError> {
+    fn of(a: &Args, input: i64, output: i64, scale: f64, region: Option<(f64, f64)>) -> Result<Line, TchError> {
         let (size, last) = (input as f64, (input - 1) as f64);
         let line = |offset: f64, shift: f64, numerator: f64, denominator: f64| {
             let magnitude = offset.abs();
@@ -265,6 +264,12 @@ pub fn resize_error(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Ou
             axis.apply(&y, if doubtful == Some(i) { &doubts[i] } else { &magnitudes[i] })
         })
     };
+    let rounding = |magnitude: &Tensor| {
+        // A nearest element is only moved; but f16 and bf16 may not have an extrapolated value.
+        let terms = if a.text("mode", "nearest") == "nearest" { 1.0 } else { terms };
+        let rounded = through(magnitude, None)? * (terms * a.output_dtypes[0].unit_roundoff());
+        (0..axes.len()).try_fold(rounded, |bound, i| bound.f_add(&through(magnitude, Some(i))?))
+    };
     let mut bound = exact[0].f_to_kind(Kind::Double)?.f_zeros_like()?;
     let mut magnitude = a.x(0).f_to_kind(Kind::Double)?.f_abs()?;
     if let Some(error) = &errors[0] {
@@ -272,29 +277,19 @@ pub fn resize_error(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Ou
         magnitude += error;
     }
     if a.text("mode", "nearest") != "nearest" {
-        bound += through(&magnitude, None)? * (terms * a.output_dtypes[0].unit_roundoff());
-        for i in 0..axes.len() {
-            bound += through(&magnitude, Some(i))?;
-        }
+        bound += rounding(&magnitude)?;
     }
-    one(extrapolated(a, &axes, bound))
-}
-
-/// The error `bound` where elements are extrapolated, or may be another element.
-fn extrapolated(a: &Args, axes: &[Axis], mut bound: Tensor) -> Result<Tensor, TchError> {
-    // Only the narrow types round the value.
-    let rounds = matches!(a.output_dtypes[0], DType::F16 | DType::BF16);
-    let rounding = if rounds { extrapolation(a)?.abs() * a.output_dtypes[0].unit_roundoff() } else { 0.0 };
-    for axis in axes.iter().filter(|axis| axis.region.is_some()) {
-        let outside: Vec<bool> = (0..axis.output).map(|index| axis.is_outside(axis.line.at(index))).collect();
-        bound = fill(&bound, axis, &outside, rounding)?;
+    if axes.iter().any(|axis| axis.region.is_some()) {
+        // What is extrapolated along one axis may still be interpolated along another.
+        let value = magnitude.f_full_like(extrapolation(a)?.abs())?;
+        bound = rounding(&value)?.f_where_self(&outside(&bound, &axes)?, &bound)?;
     }
-    for axis in axes {
+    for axis in &axes {
         let filter = axis.filter(a)?;
         let doubtful: Vec<bool> = (0..axis.output).map(|index| axis.is_doubtful(&filter, index)).collect();
         bound = fill(&bound, axis, &doubtful, f64::INFINITY)?;
     }
-    Ok(bound)
+    one(Ok(bound))
 }
 
 #[cfg(test)]

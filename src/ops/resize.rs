@@ -128,14 +128,7 @@ fn flag(b: &mut Builder, name: &'static str) -> bool {
 }
 
 /// Emits `roi`, and what elements outside the input are. Without a region of interest it has no effect.
-fn declare_region(
-    b: &mut Builder,
-    choice: Choice,
-    dtype: DType,
-    resized: &[usize],
-    listed: &[usize],
-    by_scales: bool,
-) {
+fn declare_region(b: &mut Builder, choice: Choice, dtype: DType, resized: &[usize], listed: &[usize], by_scales: bool) {
     let crops = choice.coordinates == Coordinates::CropAndResize;
     if !crops && !b.chance(24) {
         return b.absent();
@@ -244,7 +237,8 @@ fn by_scales(
 fn by_policy(b: &mut Builder, x: &Operand, resized: &[usize], scale: i64, choice: Choice) -> Vec<Term> {
     let (policy, sign) = b.one_of(&[("not_larger", 1), ("not_smaller", -1)]);
     b.set_text("keep_aspect_ratio_policy", policy);
-    let output = scaled(b, x, resized, &vec![scale; resized.len()], choice);
+    // Sizes that are rounded would be so in another way than by scales.
+    let output = scaled(b, x, resized, &vec![scale; resized.len()], Choice { symmetric: false, ..choice });
     let mut wanted = vec![output[resized[0]]];
     for &axis in &resized[1..] {
         let size = output[axis] + sign * b.below(4) as i64;
