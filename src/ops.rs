@@ -17,6 +17,7 @@ mod cells;
 pub mod common;
 pub mod control;
 pub mod conv;
+mod coordinates;
 pub mod cumulative;
 pub mod deform;
 pub mod division;

@@ -1,7 +1,8 @@
 //! Interpolation along the axes of a tensor, as Resize defines it.
 
 use super::common::one;
-use super::filters::{COORDINATE_ROUNDOFF, Filter, Taps};
+use super::coordinates::Line;
+use super::filters::{Filter, Taps};
 use super::windows::unsupported;
 use crate::spec::{Args, Outputs};
 use tch::{Kind, TchError, Tensor};
@@ -51,18 +52,6 @@ struct Axis {
     /// Start and end of the region of interest; the whole axis is from 0 to 1.
     region: Option<(f64, f64)>,
     line: Line,
-}
-
-/// Where the elements of an output axis lie on the input axis: at `offset + (index + shift) * numerator / denominator`.
-struct Line {
-    offset: f64,
-    shift: f64,
-    numerator: f64,
-    denominator: f64,
-    /// Of the numbers that the offset is computed from.
-    magnitude: f64,
-    /// f32 computes every coordinate exactly.
-    exact: bool,
 }
 
 /// The axes along which anything happens.
@@ -135,63 +124,6 @@ fn by_policy(a: &Args, listed: &[usize], shape: &[i64], wanted: Vec<i64>) -> (Ve
     };
     let sizes = listed.iter().map(|&axis| (common * shape[axis] as f64 + 0.5).floor() as i64).collect();
     (vec![common; listed.len()], sizes)
-}
-
-impl Line {
-    fn of(a: &Args, input: i64, output: i64, scale: f64, region: Option<(f64, f64)>) -> Result<Line, TchError> {
-        let (size, last) = (input as f64, (input - 1) as f64);
-        let line = |offset: f64, shift: f64, numerator: f64, denominator: f64| {
-            let magnitude = offset.abs();
-            Line { offset, shift, numerator, denominator, magnitude, exact: false }
-        };
-        let mut line = match a.text("coordinate_transformation_mode", "half_pixel") {
-            "half_pixel" => line(-0.5, 0.5, 1.0, scale),
-            "asymmetric" => line(0.0, 0.0, 1.0, scale),
-            "align_corners" => {
-                // The ONNX node tests take the length before it is rounded down to the output's size.
-                let length = scale * size;
-                let rounded = length.round();
-                let length = if (length - rounded).abs() < 1e-6 { rounded } else { length };
-                if length == 1.0 { line(0.0, 0.0, 0.0, 1.0) } else { line(0.0, 0.0, last, length - 1.0) }
-            }
-            "pytorch_half_pixel" if output <= 1 => line(0.0, 0.0, 0.0, 1.0),
-            "pytorch_half_pixel" => line(-0.5, 0.5, 1.0, scale),
-            "half_pixel_symmetric" => {
-                let offset = size / 2.0 * (1.0 - output as f64 / (scale * size)) - 0.5;
-                Line { magnitude: size / 2.0 + 0.5, ..line(offset, 0.5, 1.0, scale) }
-            }
-            "tf_crop_and_resize" => {
-                let (start, end) = region.unwrap_or((0.0, 1.0));
-                let line = match output {
-                    ..=1 => line(0.5 * (start + end) * last, 0.0, 0.0, 1.0),
-                    _ => line(start * last, 0.0, (end - start) * last, (output - 1) as f64),
-                };
-                Line { magnitude: (start.abs() + end.abs()) * last, ..line }
-            }
-            _ => return Err(unsupported("Resize with other coordinates")),
-        };
-        line.exact = line.is_exact(output);
-        Ok(line)
-    }
-
-    /// Whether all numbers on the way from the index to the coordinate are multiples of 2^-6 that f32 holds.
-    fn is_exact(&self, output: i64) -> bool {
-        const UNIT: f64 = 1.0 / (1 << 6) as f64;
-        let all = [self.offset, self.magnitude, self.numerator, self.denominator, self.numerator / self.denominator];
-        let largest = all.into_iter().map(f64::abs).fold(0.0, f64::max) * output.max(1) as f64;
-        all.into_iter().all(|it| (it / UNIT).fract() == 0.0) && largest < UNIT / COORDINATE_ROUNDOFF
-    }
-
-    /// The input coordinate of output element `index`.
-    fn at(&self, index: i64) -> f64 {
-        self.offset + (index as f64 + self.shift) * self.numerator / self.denominator
-    }
-
-    /// By how much f32 arithmetic may miss it.
-    fn error(&self, index: i64) -> f64 {
-        let path = self.magnitude + ((index as f64 + self.shift) * self.numerator / self.denominator).abs();
-        if self.exact { 0.0 } else { 8.0 * COORDINATE_ROUNDOFF * path }
-    }
 }
 
 impl Axis {
@@ -347,5 +279,71 @@ mod tests {
         for (got, want) in resize(&[1, 1, 4, 4], 2.0, &attributes).iter().zip(row) {
             assert!((got - want).abs() < 1e-5, "{got} {want}");
         }
+    }
+
+    /// `test_resize_downsample_sizes_linear_antialias`, `test_resize_downsample_scales_cubic_antialias` and
+    /// `test_resize_tf_crop_and_resize_extrapolation_value` of the ONNX node tests.
+    #[test]
+    fn the_antialiased_and_cropped_examples_of_onnx() {
+        let x: Vec<f32> = (1..=16).map(|i| i as f32).collect();
+        let text = |text: &str| Attribute::Text(text.to_owned());
+        let none: (&[f32], &[i64]) = (&[], &[0]);
+        let (image, four): ((&[f32], &[i64]), &[i64]) = ((&x, &[1, 1, 4, 4]), &[4]);
+        let near = |operands: &[(&[f32], &[i64])], attributes: &[(&'static str, Attribute<i64>)], wanted: &[f32]| {
+            let y = apply(&RESIZE, operands, attributes, &[F32]);
+            let y = Vec::<f32>::try_from(&y[0].reshape([-1])).expect("f32 values");
+            let near = |(got, wanted): (&f32, &f32)| (got - wanted).abs() < 1e-5;
+            assert!(y.len() == wanted.len() && y.iter().zip(wanted).all(near), "{y:?}, not {wanted:?}");
+        };
+        let scales: (&[f32], &[i64]) = (&[1.0, 1.0, 0.6, 0.6], four);
+        let linear = [("mode", text("linear")), ("antialias", Attribute::Int(1))];
+        near(&[image, none, scales], &linear, &[2.875, 4.5, 9.375, 11.0]);
+        let cubic = [("mode", text("cubic")), ("antialias", Attribute::Int(1))];
+        near(&[image, none, scales], &cubic, &[2.518_072, 4.285_886_3, 9.589_329, 11.357_142]);
+        let crop = [
+            ("mode", text("linear")),
+            ("coordinate_transformation_mode", text("tf_crop_and_resize")),
+            ("extrapolation_value", Attribute::Float(10.0)),
+        ];
+        let roi: (&[f32], &[i64]) = (&[0.0, 0.0, 0.4, 0.6, 1.0, 1.0, 1.2, 1.7], &[8]);
+        let sizes: (&[f32], &[i64]) = (&[1.0, 1.0, 3.0, 3.0], four);
+        let wanted = [7.6, 10.0, 10.0, 12.4, 10.0, 10.0, 10.0, 10.0, 10.0];
+        near(&[image, roi, none, sizes], &crop, &wanted);
+    }
+
+    /// Rounding decides whether the last element of a region that ends with the input is extrapolated, and which of two
+    /// elements is the nearest; where all arithmetic is exact it does not.
+    #[test]
+    fn what_a_rounded_coordinate_decides_is_not_judged() {
+        let text = |text: &str| Attribute::Text(text.to_owned());
+        let unbounded = |mode: &str, size: i64, end: f32| {
+            let attributes = [
+                (Cow::Borrowed("mode"), text(mode)),
+                (Cow::Borrowed("coordinate_transformation_mode"), text("tf_crop_and_resize")),
+            ];
+            let args = Args {
+                operands: vec![
+                    Some(Tensor::from_slice(&[0.0, 1.0, 2.0, 3.0, 4.0])),
+                    Some(Tensor::from_slice(&[0.0, end])),
+                    None,
+                    Some(Tensor::from_slice(&[size])),
+                ],
+                operand_dtypes: vec![Some(F32), Some(F32), None, Some(I64)],
+                attributes: &attributes,
+                opset: 18,
+                output_dtypes: vec![F32],
+                wide: true,
+                accumulate: None,
+            };
+            let exact = (RESIZE.eval)(&args).unwrap();
+            let bound = super::resize_error(&args, &[None, None, None, None], &exact).unwrap();
+            Vec::<bool>::try_from(bound[0].isinf()).unwrap()
+        };
+        assert_eq!(unbounded("linear", 4, 1.0), [false, false, false, true]);
+        assert_eq!(unbounded("linear", 9, 1.0), [false; 9]);
+        // At 0, 1.5 and 3.
+        assert_eq!(unbounded("nearest", 3, 0.75), [false; 3]);
+        // At 0, 0.5, 1, 1.5, 2, 2.5 and 3, but for the rounding of the steps.
+        assert_eq!(unbounded("nearest", 7, 0.75 - 1e-7), [false, true, false, true, false, true, false]);
     }
 }
