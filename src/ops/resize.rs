@@ -46,7 +46,7 @@ struct Choice {
 fn build(b: &mut Builder) -> Result<(), Skip> {
     // Where floats are only moved, nothing is interpolated. What implementations interpolate are images.
     let floats = b.permitted(FLOATS);
-    let modes = ["nearest", "linear", "cubic", "linear", "nearest"];
+    let modes = ["nearest", "linear", "cubic", "linear", "cubic", "linear", "cubic", "linear", "cubic", "linear"];
     let mode = if floats.is_empty() { "nearest" } else { b.one_of(&modes) };
     let x = if mode == "nearest" { b.input(b.dtypes(), 1..=5)? } else { b.input(floats, 4..=4)? };
     let rank = x.rank();
@@ -59,7 +59,7 @@ fn build(b: &mut Builder) -> Result<(), Skip> {
         b.require(dim.at_least(1));
     }
     // Otherwise all axes are listed.
-    let listed: Vec<usize> = if b.opset() >= 18 && b.chance(80) { resized.clone() } else { (0..rank).collect() };
+    let listed: Vec<usize> = if b.opset() >= 18 && b.chance(192) { resized.clone() } else { (0..rank).collect() };
     if listed.len() < rank {
         let axes: Vec<i64> = listed.iter().map(|&axis| b.signed_axis(axis, rank)).collect();
         b.set_ints("axes", axes);
@@ -67,7 +67,7 @@ fn build(b: &mut Builder) -> Result<(), Skip> {
     let scales = scales(b, choice, &resized.iter().map(|&axis| b.value(x.shape[axis])).collect::<Vec<i64>>());
     declare_region(b, choice, x.dtype, &resized, &listed, scales.is_some());
     let output = match scales {
-        Some(scales) if b.opset() >= 18 && listed == resized && b.coin() => {
+        Some(scales) if b.opset() >= 18 && listed == resized && b.chance(208) => {
             by_policy(b, &x, &resized, scales[0], choice)
         }
         Some(scales) => by_scales(b, &x, &resized, &listed, &scales, choice),
@@ -184,7 +184,7 @@ fn scales(b: &mut Builder, choice: Choice, sizes: &[i64]) -> Option<Vec<i64>> {
     let aligned = choice.nearest && choice.coordinates == Coordinates::AlignCorners;
     let crops = choice.nearest && choice.coordinates == Coordinates::CropAndResize;
     // The ratio of aligned corners is no property of the scale, so only sizes can make it a safe one.
-    if b.coin() || (aligned && !choice.rounds) {
+    if b.chance(88) || (aligned && !choice.rounds) {
         return None;
     }
     let mut scale = |&size: &i64| {
