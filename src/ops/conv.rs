@@ -125,7 +125,7 @@ fn build_transposed(b: &mut Builder) -> Result<(), Skip> {
         b.set(name, Attribute::Ints(terms.clone()));
         terms
     };
-    let stride = list(b, "strides", 12, axes, &[1, 2, 3, 2, 3]);
+    let stride = list(b, "strides", 12, axes, &[1, 2, 3, 2, 3, 2, 3]);
     let dilation = list(b, "dilations", 24, axes, &[1, 2, 3, 2]);
     let padding = declare_padding(b);
     let pads = match padding {
@@ -136,12 +136,13 @@ fn build_transposed(b: &mut Builder) -> Result<(), Skip> {
     if !b.chance(56) {
         b.set("kernel_shape", Attribute::Ints(kernel.clone()));
     }
-    let extra: Vec<Term> = if b.chance(240) {
+    // With SAME the onnx package infers sizes with the output padding, of which the text says nothing.
+    let extra: Vec<Term> = if padding != Padding::Same && b.chance(240) {
         // The text wants less than "stride/dilation": less than the stride satisfies every reading that is in use.
         let extra: Vec<Term> = stride
             .iter()
             .map(|&stride| {
-                let hint = b.one_of(&[0, 1, 2, 1, 2]).min(b.value(stride) - 1);
+                let hint = b.one_of(&[0, 1, 2, 1, 2, 1, 2]).min(b.value(stride) - 1);
                 b.free_near(0..=2, hint)
             })
             .collect();
@@ -160,8 +161,11 @@ fn build_transposed(b: &mut Builder) -> Result<(), Skip> {
             Padding::Given | Padding::None => reached - pads[i] - pads[i + axes],
             Padding::Same => spatial[i] * stride[i],
             Padding::ToShape => {
-                let cut = b.below(4) as i64;
-                b.free_near(1..=256, (b.value(reached) - cut).max(1))
+                let hint = (b.value(reached) - b.below(4) as i64).max(b.value(spatial[i]));
+                let size = b.free_near(1..=256, hint);
+                // Of shapes smaller than the input the onnx package infers less than the rank.
+                b.require(size.at_least(spatial[i]));
+                size
             }
         };
         // Padding that is worked out is nowhere negative.
@@ -194,7 +198,7 @@ enum Padding {
 
 /// Chooses `auto_pad`.
 fn declare_padding(b: &mut Builder) -> Padding {
-    let form = b.one_of(&[Padding::Given, Padding::Same, Padding::ToShape, Padding::None]);
+    let form = b.one_of(&[Padding::Given, Padding::ToShape, Padding::Same, Padding::ToShape, Padding::None]);
     match form {
         Padding::None => b.set_text("auto_pad", "VALID"),
         Padding::Same | Padding::ToShape if form == Padding::Same || b.coin() => {

@@ -217,7 +217,7 @@ fn build_align(b: &mut Builder) -> Result<(), Skip> {
         }
         Term::constant(size)
     });
-    let largest = b.mostly();
+    let largest = b.chance(132);
     if largest || b.coin() {
         b.set_text("mode", if largest { "max" } else { "avg" });
     }
