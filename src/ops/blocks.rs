@@ -22,7 +22,7 @@ pub const DEPTH_TO_SPACE: OpSpec = OpSpec {
         })?;
         let [n, c, h, w] = x.nchw();
         let block = declare_block(b, &x, |[_, c, _, _], block| c % (block * block) == 0);
-        if !b.chance(64) {
+        if !b.chance(48) {
             let mode = b.one_of(&["CRD", "DCR", "CRD"]);
             b.set_text("mode", mode);
         }

@@ -96,7 +96,7 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
     }
 
     let mut stride = vec![Term::constant(1); axes];
-    if !b.chance(24) {
+    if !b.chance(16) {
         for (i, term) in stride.iter_mut().enumerate() {
             let (size, extent) = (sizes[i], b.value(extent[i]));
             let slack = size + room[i] - extent;
