@@ -82,6 +82,8 @@ pub struct Pattern {
     pub attributes_present: Option<Vec<String>>,
     /// Some dimension of the second operand is shorter than that of the first, other than along the attribute `axis`.
     pub second_shorter_off_axis: Option<bool>,
+    /// Some axis keeps its size although Resize is given a scale other than 1 for it, or a region that is not all of it.
+    pub moved_axis_keeps_size: Option<bool>,
     /// Integer and text attributes with one of these values; a list attribute fits when any of its elements does.
     #[serde(default)]
     pub attributes: BTreeMap<String, Vec<toml::Value>>,
@@ -296,6 +298,7 @@ impl Pattern {
             && self.outputs.is_none_or(|count| node.outputs.len() == count)
             && self.with.iter().all(|wanted| wanted.fits(model, node))
             && self.second_shorter_off_axis.is_none_or(|wanted| second_shorter_off_axis(model, node) == wanted)
+            && self.moved_axis_keeps_size.is_none_or(|wanted| moved_axis_keeps_size(model, node) == wanted)
             && self.attributes.iter().all(|(name, values)| has(node, name, values))
             && self.attributes_not.iter().all(|(name, values)| !has(node, name, values))
             && self
@@ -370,6 +373,27 @@ fn second_shorter_off_axis(model: &Model, node: &Node) -> bool {
     });
     let axis = axis.unwrap_or(0).rem_euclid(first.len().max(1) as i64) as usize;
     first.iter().zip(second).enumerate().any(|(i, (first, second))| i != axis && second < first)
+}
+
+fn moved_axis_keeps_size(model: &Model, node: &Node) -> bool {
+    let shape = |value: Option<&usize>| value.map_or(&[][..], |&value| &model.values[value].shape);
+    let (from, to) = (shape(node.operands[0].as_ref()), shape(node.outputs.first()));
+    // Data that the specification fixed are known also where they are a graph input's.
+    let fixed = |index: usize| {
+        let value = node.operands.get(index).copied().flatten()?;
+        model.leaves.iter().find(|leaf| leaf.value == value)?.content.as_ref().map(TensorData::to_f64)
+    };
+    let axes: Vec<i64> = match node.attributes.iter().find(|(name, _)| name == "axes") {
+        Some((_, Attribute::Ints(axes))) => axes.clone(),
+        _ => (0..from.len() as i64).collect(),
+    };
+    let (regions, scales) = (fixed(1).unwrap_or_default(), fixed(2).unwrap_or_default());
+    let crops = text(node, "coordinate_transformation_mode") == Some("tf_crop_and_resize");
+    let moves = |i: usize| {
+        let region = (regions.get(i).copied().unwrap_or(0.0), regions.get(axes.len() + i).copied().unwrap_or(1.0));
+        scales.get(i).is_some_and(|&scale| scale != 1.0) || (crops && region != (0.0, 1.0))
+    };
+    axes.iter().enumerate().any(|(i, &axis)| size_of(from, axis) == size_of(to, axis) && moves(i))
 }
 
 /// Which values contribute to `value`, itself included.

@@ -13,6 +13,31 @@ use std::io::Write;
 
 /// What an attribute that is left out is counted as.
 const ABSENT: &str = "absent";
+/// Attributes that mean nothing but where another attribute has one of these values: the operator, the attribute, the other
+/// one with its default, and the values.
+const CONDITIONS: [(&str, &str, &str, &str, &[&str]); 8] = [
+    ("Resize", "cubic_coeff_a", "mode", "nearest", &["cubic"]),
+    ("Resize", "exclude_outside", "mode", "nearest", &["cubic", "linear"]),
+    ("Resize", "antialias", "mode", "nearest", &["cubic", "linear"]),
+    ("Resize", "nearest_mode", "mode", "nearest", &["nearest"]),
+    ("Resize", "extrapolation_value", "coordinate_transformation_mode", "half_pixel", &["tf_crop_and_resize"]),
+    ("MaxPool", "ceil_mode", "auto_pad", "NOTSET", &["NOTSET"]),
+    ("AveragePool", "ceil_mode", "auto_pad", "NOTSET", &["NOTSET"]),
+    ("LpPool", "ceil_mode", "auto_pad", "NOTSET", &["NOTSET"]),
+];
+/// Why some attributes have one value in more than half of the cases.
+const REASONS: [(&str, &str); 10] = [
+    ("Cast.round_mode", "of 8-bit floats"),
+    ("CastLike.round_mode", "of 8-bit floats"),
+    ("Cast.saturate", "of 8-bit floats"),
+    ("CastLike.saturate", "of 8-bit floats"),
+    ("Mod.fmod", "1 is the only one for floats before opset 28"),
+    ("LpPool.dilations", "the text leaves them out of auto_pad"),
+    ("ReduceMean.keepdims", "1 in the patterns"),
+    ("MaxPool.storage_order", "of the second output"),
+    ("ConvTranspose.output_shape", "excludes pads and VALID"),
+    ("RoiAlign.mode", "the text and the node tests differ on max"),
+];
 /// Below so many nodes the shares of an attribute's values are noise.
 const ENOUGH: u64 = 50;
 /// Missing pairs that are printed, and missing types.
@@ -26,6 +51,12 @@ struct Counts {
     heavy: u64,
     /// By operator: nodes, and cases that have one.
     operators: BTreeMap<&'static str, (u64, u64)>,
+    /// By operator and opset.
+    nodes_by_opset: BTreeMap<&'static str, BTreeMap<i64, u64>>,
+    /// By operator and attribute: the lowest and the highest opset in which it was written.
+    opsets_of: BTreeMap<(&'static str, String), (i64, i64)>,
+    /// By operator, attribute and opset: nodes that leave it out where it would mean nothing.
+    idle: BTreeMap<(&'static str, &'static str), BTreeMap<i64, u64>>,
     /// By operator, attribute and value.
     attributes: BTreeMap<(&'static str, String), BTreeMap<String, u64>>,
     ranks: BTreeMap<usize, u64>,
@@ -69,7 +100,7 @@ impl Counts {
             self.heavy += u64::from(ops::is_heavy(node.spec));
             self.operators.entry(name).or_default().0 += 1;
             present.insert(name);
-            self.add_attributes(node);
+            self.add_attributes(node, model.opset);
             for from in node.operands.iter().flatten().filter_map(|&operand| producer[operand]) {
                 self.pairs.insert((from, name));
             }
@@ -88,8 +119,21 @@ impl Counts {
     }
 
     /// Each element of a list counts by itself.
-    fn add_attributes(&mut self, node: &Node) {
+    fn add_attributes(&mut self, node: &Node, opset: i64) {
+        *self.nodes_by_opset.entry(node.spec.name).or_default().entry(opset).or_insert(0) += 1;
+        for (operator, attribute, other, default, values) in CONDITIONS {
+            let value = node.attributes.iter().find_map(|(name, value)| match value {
+                Attribute::Text(text) if name == other => Some(text.as_str()),
+                _ => None,
+            });
+            let written = node.attributes.iter().any(|(name, _)| name == attribute);
+            if operator == node.spec.name && !written && !values.contains(&value.unwrap_or(default)) {
+                *self.idle.entry((operator, attribute)).or_default().entry(opset).or_insert(0) += 1;
+            }
+        }
         for (name, value) in &node.attributes {
+            let span = self.opsets_of.entry((node.spec.name, name.to_string())).or_insert((opset, opset));
+            *span = (opset.min(span.0), opset.max(span.1));
             let counts = self.attributes.entry((node.spec.name, name.to_string())).or_default();
             let mut count = |text: String| *counts.entry(text).or_insert(0) += 1;
             match value {
@@ -100,10 +144,13 @@ impl Counts {
         }
     }
 
-    /// Nodes of the operator that leave the attribute out.
-    fn absent(&self, operator: &'static str, written: &BTreeMap<String, u64>, is_list: bool) -> Option<u64> {
-        // A list is as long as the rank says, so that its elements do not tell the number of nodes.
-        (!is_list).then(|| self.operators[operator].0.saturating_sub(written.values().sum()))
+    /// Nodes of the operator that leave the attribute out where they may have it and it means something.
+    fn absent(&self, operator: &'static str, attribute: &str, written: &BTreeMap<String, u64>) -> u64 {
+        let (first, last) = self.opsets_of[&(operator, attribute.to_owned())];
+        let idle = self.idle.iter().find(|((of, name), _)| *of == operator && *name == attribute);
+        let since = |counts: &BTreeMap<i64, u64>| counts.range(first..=last).map(|(_, count)| count).sum::<u64>();
+        let able = since(&self.nodes_by_opset[operator]) - idle.map_or(0, |(_, counts)| since(counts));
+        able.saturating_sub(written.values().sum())
     }
 
     /// The most frequent value of every attribute that has more than two, with its share; the highest share first.
@@ -112,7 +159,9 @@ impl Counts {
         for ((operator, attribute), written) in &self.attributes {
             let mut values = written.clone();
             let is_list = written.values().sum::<u64>() > self.operators[operator].0;
-            if let Some(absent) = self.absent(operator, written, is_list).filter(|&absent| absent > 0) {
+            // A list is as long as the rank says, so that its elements do not tell the number of nodes.
+            let absent = if is_list { 0 } else { self.absent(operator, attribute, written) };
+            if absent > 0 {
                 values.insert(ABSENT.to_owned(), absent);
             }
             let total: u64 = values.values().sum();
@@ -184,7 +233,9 @@ impl Counts {
         let rows = concentrated.iter().filter(|row| row.2 > 0.5);
         table(
             out,
-            &rows.map(|(name, value, share)| vec![name.clone(), value.clone(), percent(*share)]).collect::<Vec<_>>(),
+            &rows
+                .map(|(name, value, share)| vec![name.clone(), value.clone(), percent(*share), reason(name).to_owned()])
+                .collect::<Vec<_>>(),
         )?;
         let (all, missing) = self.pairs();
         writeln!(
@@ -225,6 +276,11 @@ impl Counts {
             "element_types_of_operators": { "allowed": forms, "met": forms - absent.len(), "missing": absent },
         })
     }
+}
+
+/// Why an attribute has one value in most cases; empty where there is no reason.
+fn reason(attribute: &str) -> &'static str {
+    REASONS.iter().find(|(name, _)| *name == attribute).map_or("", |(_, reason)| reason)
 }
 
 fn share(part: u64, whole: u64) -> f64 {

@@ -138,26 +138,26 @@ fn mask_shape(b: &mut Builder, sizes: &Sizes) -> (Vec<Term>, bool) {
 
 /// Whether some scores are masked out.
 fn set_attributes(b: &mut Builder) -> bool {
-    let causal = b.chance(112);
+    let causal = b.mostly();
     if causal || b.chance(64) {
         b.set_int("is_causal", i64::from(causal));
     }
-    if b.chance(96) {
+    if b.mostly() {
         let scale = b.one_of(&[0.5, 0.25, 1.0, 2.0]);
         b.set_float("scale", scale);
     }
-    if b.chance(80) {
+    if b.chance(184) {
         let cap = b.one_of(&[2.0, 1.0, 4.0, 0.5, 0.0]);
         b.set_float("softcap", cap);
     }
-    if b.chance(48) {
+    if b.mostly() {
         let precision = b.one_of(&[DType::F32, DType::F64, DType::F16, DType::F32]);
         b.set_int("softmax_precision", i64::from(precision.onnx_code()));
     }
     let mut masked = causal;
-    if b.opset() >= 25 && b.chance(96) {
+    if b.opset() >= 25 && b.chance(208) {
         for name in ["left_window_size", "right_window_size"] {
-            if !b.chance(96) {
+            if !b.chance(32) {
                 let size = b.one_of(&[1, -1, 0, 2, 3]);
                 masked |= size >= 0;
                 b.set_int(name, size);
@@ -183,8 +183,8 @@ fn outputs(b: &mut Builder, dtype: DType, sizes: &Sizes, packed: bool, masked: b
     let (count, total) = (Term::constant(sizes.key_heads), sizes.total());
     b.output(dtype, [sizes.batch, count, total, sizes.head]);
     b.output(dtype, [sizes.batch, count, total, sizes.value_head]);
-    if b.chance(112) {
-        let mode = b.one_of(if masked { &[0, 3, 1] } else { &[0, 3, 1, 2] });
+    if b.chance(208) {
+        let mode = b.one_of(if masked { &[3, 1, 0] } else { &[3, 1, 2, 0] });
         b.set_int("qk_matmul_output_mode", mode);
         b.output(dtype, [sizes.batch, heads, sizes.queries, total]);
     }

@@ -17,12 +17,12 @@ pub const DEPTH_TO_SPACE: OpSpec = OpSpec {
     build: |b| {
         let x = b.input_or(b.dtypes(), 4..=4, |b| {
             let [n, c, h, w] = new_sizes(b);
-            let block = b.one_of(&[2, 2, 3]);
+            let block = b.one_of(&[2, 3, 4, 2]);
             vec![n, c * (block * block), h, w]
         })?;
         let [n, c, h, w] = x.nchw();
         let block = declare_block(b, &x, |[_, c, _, _], block| c % (block * block) == 0);
-        if !b.chance(64) {
+        if !b.chance(48) {
             let mode = b.one_of(&["CRD", "DCR", "CRD"]);
             b.set_text("mode", mode);
         }
@@ -49,7 +49,7 @@ pub const SPACE_TO_DEPTH: OpSpec = OpSpec {
     build: |b| {
         let x = b.input_or(b.dtypes(), 4..=4, |b| {
             let [n, c, h, w] = new_sizes(b);
-            let block = b.one_of(&[2, 2, 3, 4]);
+            let block = b.one_of(&[2, 3, 4, 2, 3]);
             vec![n, c, h * block, w * block]
         })?;
         let [n, c, h, w] = x.nchw();
@@ -84,7 +84,7 @@ fn declare_block(b: &mut Builder, x: &Operand, fits: impl Fn([i64; 4], i64) -> b
     let current = x.nchw().map(|dim| b.value(dim));
     let choices: Vec<i64> = (2..=4).filter(|&block| fits(current, block)).collect();
     let hint = match choices.is_empty() {
-        true => b.one_of(&[2, 2, 2, 3, 3, 1]),
+        true => b.one_of(&[2, 3, 4, 2, 3, 1]),
         false => b.one_of(&choices),
     };
     let block = b.free_near(1..=4, hint);

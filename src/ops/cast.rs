@@ -262,7 +262,7 @@ fn build_dropout(b: &mut Builder) -> Result<(), Skip> {
     if operands > 2 {
         b.constant_scalar(DType::Bool, 0);
     }
-    if b.chance(64) {
+    if b.mostly() {
         b.attr("seed", 0..=100);
     }
     b.output(x.dtype, x.shape.clone());

@@ -40,9 +40,9 @@ pub fn set_activations(b: &mut Builder, count: usize) {
         "Elu",
         "ThresholdedRelu",
     ];
-    let (names, parameters): (&[&str], usize) = match b.below(4) {
-        0 | 1 => (PLAIN, 0),
-        2 => (&["LeakyRelu", "Elu", "ThresholdedRelu"], 1),
+    let (names, parameters): (&[&str], usize) = match b.below(16) {
+        0..4 => (PLAIN, 0),
+        4..7 => (&["LeakyRelu", "Elu", "ThresholdedRelu"], 1),
         _ => (&["HardSigmoid", "ScaledTanh", "Affine"], 2),
     };
     let chosen: Vec<&str> = (0..count).map(|_| b.one_of(names)).collect();

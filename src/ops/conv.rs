@@ -1,7 +1,7 @@
 //! Convolutions.
 
 use super::common::one;
-use super::windows::{self, Text, Windows, free_up_to, free_up_to_from, unsupported};
+use super::windows::{self, Text, Windows, free_up_to, unsupported};
 use crate::dtype::FLOATS;
 use crate::spec::{Args, Attribute, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
@@ -56,8 +56,8 @@ fn declare_group(b: &mut Builder, channels: Term, rank: usize) -> Group {
     let value = b.value(channels).max(1);
     let pick = b.below(16);
     let count = match pick {
-        0..7 => Term::constant(1),
-        7..12 => {
+        0..6 => Term::constant(1),
+        6..12 => {
             let divisors: Vec<i64> = (2..=8).filter(|divisor| value % divisor == 0).collect();
             // With another number the solver has to move the channels.
             let hint = if divisors.is_empty() || b.chance(24) { 1 + b.below(4) as i64 } else { b.one_of(&divisors) };
@@ -65,7 +65,7 @@ fn declare_group(b: &mut Builder, channels: Term, rank: usize) -> Group {
         }
         _ => channels,
     };
-    if pick >= 7 || b.coin() {
+    if pick >= 6 || b.coin() {
         b.set_int("group", count);
     }
     b.require(count.at_least(1));
@@ -112,28 +112,38 @@ fn build_transposed(b: &mut Builder) -> Result<(), Skip> {
     let (n, c, spatial) = (x.shape[0], x.shape[1], &x.shape[2..]);
     let axes = spatial.len();
     let group = declare_group(b, c, x.rank());
-    let list = |b: &mut Builder, name: &'static str, omit: u8, count: usize, least: i64, most: i64| {
+    let list = |b: &mut Builder, name: &'static str, omit: u8, count: usize, choices: &[i64]| {
+        let (least, most) = (choices[0], choices[2]);
         if b.chance(omit) {
             return vec![Term::constant(least); count];
         }
-        let terms: Vec<Term> = (0..count).map(|_| free_up_to_from(b, least, most, most)).collect();
+        let mut choose = || {
+            let hint = b.one_of(choices);
+            b.free_near(least..=most, hint)
+        };
+        let terms: Vec<Term> = (0..count).map(|_| choose()).collect();
         b.set(name, Attribute::Ints(terms.clone()));
         terms
     };
-    let stride = list(b, "strides", 24, axes, 1, 3);
-    let dilation = list(b, "dilations", 24, axes, 1, 3);
-    let pads = list(b, "pads", 48, 2 * axes, 0, 2);
+    let stride = list(b, "strides", 12, axes, &[1, 2, 3, 2, 3, 2, 3]);
+    let dilation = list(b, "dilations", 24, axes, &[1, 2, 3, 2]);
+    let padding = declare_padding(b);
+    let pads = match padding {
+        Padding::Given => list(b, "pads", 48, 2 * axes, &[0, 1, 2]),
+        _ => vec![Term::constant(0); 2 * axes],
+    };
     let kernel: Vec<Term> = (0..axes).map(|_| free_up_to(b, 4, 4)).collect();
     if !b.chance(56) {
         b.set("kernel_shape", Attribute::Ints(kernel.clone()));
     }
-    let extra: Vec<Term> = if b.coin() {
+    // With SAME the onnx package infers sizes with the output padding, of which the text says nothing.
+    let extra: Vec<Term> = if padding != Padding::Same && b.chance(240) {
         // The text wants less than "stride/dilation": less than the stride satisfies every reading that is in use.
         let extra: Vec<Term> = stride
             .iter()
             .map(|&stride| {
-                let limit = b.value(stride) - 1;
-                free_up_to_from(b, 0, 2, limit)
+                let hint = b.one_of(&[0, 1, 2, 1, 2, 1, 2]).min(b.value(stride) - 1);
+                b.free_near(0..=2, hint)
             })
             .collect();
         b.set("output_padding", Attribute::Ints(extra.clone()));
@@ -146,9 +156,25 @@ fn build_transposed(b: &mut Builder) -> Result<(), Skip> {
         b.require(extra[i].at_most(stride[i] - 1));
         b.require(spatial[i].at_least(1));
         let extent = (kernel[i] - 1) * dilation[i] + 1;
-        let size = (spatial[i] - 1) * stride[i] + extent + extra[i] - pads[i] - pads[i + axes];
+        let reached = (spatial[i] - 1) * stride[i] + extent + extra[i];
+        let size = match padding {
+            Padding::Given | Padding::None => reached - pads[i] - pads[i + axes],
+            Padding::Same => spatial[i] * stride[i],
+            Padding::ToShape => {
+                let hint = (b.value(reached) - b.below(4) as i64).max(b.value(spatial[i]));
+                let size = b.free_near(1..=256, hint);
+                // Of shapes smaller than the input the onnx package infers less than the rank.
+                b.require(size.at_least(spatial[i]));
+                size
+            }
+        };
+        // Padding that is worked out is nowhere negative.
+        b.require(size.at_most(reached));
         b.require(size.at_least(1));
         output.push(size);
+    }
+    if padding == Padding::ToShape {
+        b.set("output_shape", Attribute::Ints(output.clone()));
     }
     b.weight(x.dtype, [&[c, group.maps / group.count], &kernel[..]].concat());
     if b.coin() {
@@ -157,6 +183,33 @@ fn build_transposed(b: &mut Builder) -> Result<(), Skip> {
     b.accumulate((product(&kernel) * c) / group.count + 1);
     b.output(x.dtype, [&[n, group.maps], &output[..]].concat());
     Ok(())
+}
+
+/// How a transposed convolution is padded.
+#[derive(Clone, Copy, PartialEq)]
+enum Padding {
+    Given,
+    None,
+    /// So that each size is multiplied by the stride.
+    Same,
+    /// So that the output has the size that an attribute says.
+    ToShape,
+}
+
+/// Chooses `auto_pad`.
+fn declare_padding(b: &mut Builder) -> Padding {
+    let form = b.one_of(&[Padding::Given, Padding::ToShape, Padding::Same, Padding::ToShape, Padding::None]);
+    match form {
+        Padding::None => b.set_text("auto_pad", "VALID"),
+        Padding::Same | Padding::ToShape if form == Padding::Same || b.coin() => {
+            // To a shape it says on which side an odd element goes.
+            let mode = b.one_of(&["SAME_UPPER", "SAME_LOWER"]);
+            b.set_text("auto_pad", mode);
+        }
+        _ if b.chance(96) => b.set_text("auto_pad", "NOTSET"),
+        _ => {}
+    }
+    form
 }
 
 fn convolve_transposed(a: &Args) -> Outputs {

@@ -18,7 +18,7 @@ fn build(b: &mut Builder) -> Result<(), Skip> {
     let written = b.signed_axis(axis, x.rank());
     b.constant_scalar(dtype, written);
     for name in ["exclusive", "reverse"] {
-        let set = b.coin();
+        let set = b.mostly();
         if set || b.coin() {
             b.set_int(name, i64::from(set));
         }

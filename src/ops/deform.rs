@@ -45,7 +45,12 @@ fn build_deform(b: &mut Builder) -> Result<(), Skip> {
     let channels = b.value(c).max(1);
     let divisors: Vec<i64> = (1..=4).filter(|divisor| channels % divisor == 0).collect();
     let [group, offset_group] = ["group", "offset_group"].map(|name| {
-        let count = if b.coin() { b.one_of(&divisors) } else { 1 };
+        let count = match () {
+            () if !b.chance(192) => 1,
+            () if divisors.len() > 1 => b.one_of(&divisors[1..]),
+            // The solver has to move the channels.
+            () => b.one_of(&[1, 2, 3]),
+        };
         if count != 1 || b.coin() {
             b.set_int(name, count);
         }
@@ -55,13 +60,14 @@ fn build_deform(b: &mut Builder) -> Result<(), Skip> {
     b.require(c.at_least(1));
     let maps = b.free(1..=3) * group;
     let mut output = [h, w];
-    let kernel = [0, 1].map(|_| 1 + b.below(3) as i64);
-    let (padded, strided, dilated) = (b.coin(), b.coin(), b.coin());
+    let kernel: [i64; 2] = [0, 1].map(|_| b.one_of(&[1, 2, 3, 2, 3, 2, 3]));
+    let (padded, strided, dilated) = (b.chance(208), b.chance(208), b.chance(224));
     let mut attributes = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     for (size, &taps) in output.iter_mut().zip(&kernel) {
-        let mut choose = |chosen: bool, least: i64, span: usize| least + if chosen { b.below(span) as i64 } else { 0 };
-        let (begin, end) = (choose(padded, 0, 3), choose(padded, 0, 3));
-        let (stride, dilation) = (choose(strided, 1, 3), choose(dilated, 1, 2));
+        let mut choose = |chosen: bool, choices: &[i64]| if chosen { b.one_of(choices) } else { choices[0] };
+        let (begin, end) = (choose(padded, &[0, 1, 2, 1]), choose(padded, &[0, 1, 2, 1]));
+        let (stride, dilation) = (choose(strided, &[1, 2, 3, 2]), choose(dilated, &[1, 2, 2]));
+        let dilation = dilation.min((b.value(*size) + begin + end - 1) / (taps - 1).max(1)).max(1);
         // One element has no distance to scale by, which the reference implementation divides by.
         b.require(size.at_least(2));
         let slack = *size + begin + end - dilation * (taps - 1) - 1;

@@ -147,7 +147,7 @@ pub const UNIQUE: OpSpec = OpSpec {
 fn build_unique(b: &mut Builder) -> Result<(), Skip> {
     let dtype = fixed_dtype(b)?;
     let rank = b.one_of(&[1, 2, 3, 2, 1, 4, 0, 3]);
-    let axis = if rank == 0 || b.chance(112) { None } else { Some(b.axis(rank)) };
+    let axis = if rank == 0 || b.chance(96) { None } else { Some(b.axis(rank)) };
     let mut sizes = b.fixed_sizes(rank, MOST);
     if axis.is_some() {
         // The text does not say how many different slices there are among those without elements.

@@ -14,8 +14,8 @@ pub const TABLE: &[&OpSpec] = &[&GROUP, &RMS];
 
 /// The attribute `stash_type`: the type of the first stage.
 fn set_stash_type(b: &mut Builder) {
-    if b.chance(96) {
-        let code = b.one_of(&[DType::F32, DType::F32, DType::F64]).onnx_code();
+    if b.chance(192) {
+        let code = b.one_of(&[DType::F32, DType::F64, DType::F64, DType::F64]).onnx_code();
         b.set_int("stash_type", i64::from(code));
     }
 }

@@ -43,8 +43,10 @@ fn build_col2im(b: &mut Builder) -> Result<(), Skip> {
     let padded = b.chance(160);
     let pads: Vec<Term> = (0..2 * axes).map(|_| if padded { b.free(0..=2) } else { Term::constant(0) }).collect();
     let room: Vec<i64> = (0..axes).map(|i| b.value(image[i] + pads[i] + pads[i + axes])).collect();
-    let block: Vec<Term> = room.iter().map(|&room| free_up_to(b, 4, room)).collect();
-    let (dilates, strides) = (b.coin(), !b.chance(80));
+    let (dilates, strides) = (b.chance(208), !b.chance(80));
+    // Blocks that leave room for a dilation.
+    let widest = |room: i64| if dilates { (room - 1) / 2 + 1 } else { room };
+    let block: Vec<Term> = room.iter().map(|&room| free_up_to(b, 4, widest(room))).collect();
     let one = Term::constant(1);
     let limits: Vec<i64> = (0..axes).map(|i| (room[i] - 1) / (b.value(block[i]) - 1).max(1)).collect();
     let dilation: Vec<Term> = limits.iter().map(|&limit| if dilates { free_up_to(b, 3, limit) } else { one }).collect();

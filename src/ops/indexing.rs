@@ -151,7 +151,7 @@ pub const GATHER_ND: OpSpec = OpSpec {
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
         let rank = x.rank();
-        let batch = if b.coin() { b.below(rank.min(3)) } else { 0 };
+        let batch = if rank > 1 && b.chance(160) { 1 + b.below(rank.min(3) - 1) } else { 0 };
         let depth = 1 + b.below(rank - batch);
         let inner = &x.shape[batch..batch + depth];
         let outer = b.below(3).min(MAX_RANK - (rank - depth)).min(MAX_RANK - 1 - batch);

@@ -163,13 +163,20 @@ fn build_shape(b: &mut Builder) -> Result<(), Skip> {
     let rank = x.rank() as i64;
     let (mut start, mut end) = (0, rank);
     let part = b.opset() >= 15;
-    if part && b.coin() {
+    let empty = b.smallest_size() == 0;
+    if part && b.chance(184) {
         // Also out of range, where the axes are clamped.
-        start = b.below(2 * x.rank() + 3) as i64 - rank - 1;
+        start = b.below(2 * x.rank() + if empty { 3 } else { 1 }) as i64 - rank - 1;
         b.set_int("start", start);
     }
-    if part && b.coin() {
-        end = b.below(2 * x.rank() + 3) as i64 - rank - 1;
+    if part && b.chance(176) {
+        end = if empty {
+            b.below(2 * x.rank() + 3) as i64 - rank - 1
+        } else {
+            let first = shape_range(start, rank, x.rank()).start as i64;
+            let behind = first + 1 + b.below((rank - first + 1) as usize) as i64;
+            if behind < rank && b.coin() { behind - rank } else { behind }
+        };
         b.set_int("end", end);
     }
     let axes = shape_range(start, end, x.rank());

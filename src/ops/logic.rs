@@ -199,8 +199,10 @@ pub const IS_INF: OpSpec = OpSpec {
     doc: "Whether x is infinite, of the signs asked for.",
     numerics: Numerics::SELECTING,
     build: |b| {
-        b.attr("detect_negative", 0..=1);
-        b.attr("detect_positive", 0..=1);
+        for name in ["detect_negative", "detect_positive"] {
+            let asked = !b.mostly();
+            b.set_int(name, i64::from(asked));
+        }
         build_test(b)
     },
     eval: |a| {

@@ -192,7 +192,7 @@ fn build_gemm(b: &mut Builder) -> Result<(), Skip> {
         } else {
             b.weight(x.dtype, shape);
         }
-        if !b.chance(96) {
+        if !b.chance(32) {
             let beta = b.one_of(scales);
             b.set_float("beta", beta);
         }

@@ -80,7 +80,7 @@ pub const RESHAPE: OpSpec = OpSpec {
         }
         let shape = refactored(b, &x.shape);
         let empty = shape.iter().any(|&dim| b.value(dim) == 0);
-        let allow_zero = b.opset() >= 14 && (empty || b.chance(48));
+        let allow_zero = b.opset() >= 14 && (empty || b.chance(136));
         // With an explicit 0 there must not be a -1 at all.
         let inferred = (!empty && !shape.is_empty() && b.coin()).then(|| b.axis(shape.len()));
         let copy = b.chance(96) || empty;

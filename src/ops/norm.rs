@@ -41,7 +41,7 @@ pub const BATCH: OpSpec = OpSpec {
         b.weight(x.dtype, channels);
         b.weight_in(x.dtype, channels, Domain::Range(0.25, 4.0));
         set_epsilon(b);
-        if b.chance(64) {
+        if b.mostly() {
             b.set_float("momentum", 0.5);
         }
         if b.opset() >= 14 && b.chance(64) {
@@ -359,7 +359,7 @@ pub const LP: OpSpec = OpSpec {
             true => {}
             false => b.set_int("axis", axis as i64),
         }
-        let order = 1 + b.below(2) as i64;
+        let order = if b.mostly() { 1 } else { 2 };
         if order == 1 || b.coin() {
             b.set_int("p", order);
         }

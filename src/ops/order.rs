@@ -30,7 +30,7 @@ pub const TOP_K: OpSpec = OpSpec {
         b.require(k.at_most(x.shape[axis]));
         b.constant([k]);
         set_axis(b, axis, x.rank(), -1);
-        let largest = b.coin();
+        let largest = !b.mostly();
         if !largest || b.coin() {
             b.set_int("largest", i64::from(largest));
         }
@@ -95,7 +95,7 @@ fn build_arg(b: &mut Builder) -> Result<(), Skip> {
     } else {
         shape.remove(axis);
     }
-    let last = b.coin();
+    let last = b.mostly();
     if last || b.coin() {
         b.set_int("select_last_index", i64::from(last));
     }
@@ -105,7 +105,7 @@ fn build_arg(b: &mut Builder) -> Result<(), Skip> {
 
 /// The attribute `keepdims`, sometimes left out at its default 1.
 pub fn keep_dims(b: &mut Builder) -> bool {
-    let keep = b.coin();
+    let keep = !b.mostly();
     if !keep || b.coin() {
         b.set_int("keepdims", i64::from(keep));
     }

@@ -22,8 +22,10 @@ pub const MAX_POOL: OpSpec = OpSpec {
         let x = b.input(b.dtypes(), 3..=5)?;
         let windows = windows::declare(b, &x.shape[2..], Text::MaxPool);
         let indices = b.chance(100);
-        if b.chance(48) {
-            b.set_int("storage_order", 0);
+        // It is the order in which the indices count.
+        let columns = indices && b.mostly();
+        if columns || b.chance(48) {
+            b.set_int("storage_order", i64::from(columns));
         }
         b.accumulate(product(&windows.kernel));
         let shape: Vec<Term> = x.shape[..2].iter().chain(&windows.output).map(|&dim| b.named(dim)).collect();
@@ -132,7 +134,7 @@ pub const LRN: OpSpec = OpSpec {
         for (name, choices) in
             [("alpha", [1e-4, 0.02, 0.5, 1.0]), ("beta", [0.75, 0.5, 1.0, 0.25]), ("bias", [1.0, 0.5, 2.0, 4.0])]
         {
-            if !b.chance(64) {
+            if !b.chance(40) {
                 let value = b.one_of(&choices);
                 b.set_float(name, value);
             }
@@ -171,7 +173,7 @@ fn build_global(b: &mut Builder) -> Result<(), Skip> {
 
 fn declare_norm(b: &mut Builder) {
     if !b.chance(56) {
-        let p = b.one_of(&[1, 2, 3, 4, 2]);
+        let p = b.one_of(&[1, 2, 3, 4]);
         b.set_int("p", p);
     }
 }

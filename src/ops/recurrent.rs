@@ -88,7 +88,7 @@ struct Sizes {
 
 impl Sizes {
     fn choose(b: &mut Builder, x: &Operand) -> Sizes {
-        let batch_first = b.opset() >= 14 && b.chance(40);
+        let batch_first = b.opset() >= 14 && b.mostly();
         let [first, second, inner] = x.dims();
         let (steps, batch) = if batch_first { (second, first) } else { (first, second) };
         b.require(steps.at_least(1));
@@ -167,16 +167,16 @@ fn set_attributes(b: &mut Builder, cell: &Cell, sizes: &Sizes) {
         b.set_int("layout", i64::from(sizes.batch_first));
     }
     if let Some(variant) = cell.variant
-        && b.coin()
+        && b.chance(208)
     {
-        let set = !b.chance(80);
+        let set = !b.chance(72);
         b.set_int(variant, i64::from(set));
     }
-    if b.chance(80) {
+    if b.mostly() {
         let clip = b.one_of(&[1.0, 0.5, 2.0, 0.25, 4.0]);
         b.set_float("clip", clip);
     }
-    if b.chance(112) {
+    if b.mostly() {
         set_activations(b, cell.activations.len() * sizes.directions as usize);
     }
 }

@@ -103,9 +103,9 @@ fn reduced(b: &mut Builder, rank: usize, empty_axes: EmptyAxes, form: Axes) -> V
         let written = super::movement::written_axes(b, &axes, rank);
         b.constant(written);
     }
-    if none || b.chance(144) {
+    if none || !b.chance(16) {
         // With axes it means nothing.
-        let noop = none || !axes.is_empty() && b.coin();
+        let noop = none || !axes.is_empty() && !b.chance(8);
         b.set_int("noop_with_empty_axes", i64::from(noop));
     }
     if axes.is_empty() && !none { (0..rank).collect() } else { axes }

@@ -217,13 +217,12 @@ fn build_align(b: &mut Builder) -> Result<(), Skip> {
         }
         Term::constant(size)
     });
-    if !b.chance(96) {
-        b.set_text("mode", "avg");
-    } else if b.coin() {
-        b.set_text("mode", "max");
+    let largest = b.chance(132);
+    if largest || b.coin() {
+        b.set_text("mode", if largest { "max" } else { "avg" });
     }
-    if b.opset() >= 16 && b.chance(160) {
-        let mode = b.one_of(&["output_half_pixel", "half_pixel"]);
+    if b.opset() >= 16 && b.chance(208) {
+        let mode = b.one_of(&["output_half_pixel", "half_pixel", "output_half_pixel"]);
         b.set_text("coordinate_transformation_mode", mode);
     }
     b.accumulate(4 * 16);
@@ -378,7 +377,10 @@ fn align_errors(a: &Args, errors: &[Option<Tensor>], _: &[Tensor]) -> Outputs {
         };
         let own = error.f_select(0, region.image)?;
         let magnitude = plane.f_to_kind(Kind::Double)?.f_abs()? + &own;
-        let most = if magnitude.numel() > 0 { magnitude.f_amax([1, 2], true)? } else { magnitude.shallow_clone() };
+        let most = match magnitude.numel() {
+            0 => magnitude.f_new_zeros([magnitude.size()[0], 1, 1], (Kind::Double, magnitude.device()))?,
+            _ => magnitude.f_amax([1, 2], true)?,
+        };
         let shift = 2.0 * (region.y.error + region.x.error) + 8.0 * DType::F32.unit_roundoff();
         let mut bound = moved(&own)? + moved(&magnitude)? * gamma(4.0 * points + 16.0, dtype) + most * shift;
         if align.largest {

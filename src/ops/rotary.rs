@@ -24,7 +24,7 @@ fn build(b: &mut Builder) -> Result<(), Skip> {
     let (batch, steps, head) = heads(b, &x);
     b.require(head.divisible_by(2));
     b.require(head.at_least(2));
-    let half = if b.chance(96) {
+    let half = if b.mostly() {
         // Only the first elements of each head are rotated.
         let half = b.free_near(1..=128, (b.value(head) / 4).max(1));
         b.require((half * 2).at_most(head));
@@ -36,8 +36,8 @@ fn build(b: &mut Builder) -> Result<(), Skip> {
         }
         head / 2
     };
-    if !b.chance(96) {
-        let interleaved = b.coin();
+    if !b.chance(32) {
+        let interleaved = b.chance(168);
         b.set_int("interleaved", i64::from(interleaved));
     }
     let by_position = b.coin();

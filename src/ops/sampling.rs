@@ -62,7 +62,7 @@ fn build_sample(b: &mut Builder) -> Result<(), Skip> {
         false => 5..=5,
     };
     let x = b.input(if mode == Mode::Nearest { b.dtypes() } else { floats }, ranks)?;
-    let corners = b.coin();
+    let corners = b.mostly();
     let padding = b.one_of(&["zeros", "border", "reflection"]);
     // Between corners that are one element there is nothing to mirror at.
     let least = if corners && padding == "reflection" { 2 } else { 1 };
@@ -248,7 +248,7 @@ pub const AFFINE_GRID: OpSpec = OpSpec {
         let dtype = b.dtype(dtype)?;
         let theta = b.input_shaped(dtype, &shape);
         let rank = spatial as usize + 2;
-        let corners = b.coin();
+        let corners = b.mostly();
         let mut size = vec![theta.shape[0], b.free(1..=4)];
         for _ in 0..spatial {
             let dim = b.size(rank);

@@ -186,7 +186,7 @@ fn build_tensor_scatter(b: &mut Builder) -> Result<(), Skip> {
     let x = b.input(b.dtypes(), 2..=MAX_RANK)?;
     // Not the batch's.
     let axis = 1 + b.below(x.rank() - 1);
-    let circular = b.coin();
+    let circular = b.mostly();
     let length = x.shape[axis];
     let size = b.value(length).max(1);
     let hint = 1 + b.below(size.min(256) as usize) as i64;

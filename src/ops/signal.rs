@@ -42,9 +42,10 @@ pub const DFT: OpSpec = OpSpec {
 };
 
 fn build_dft(b: &mut Builder) -> Result<(), Skip> {
-    let (complex, inverse) = (b.coin(), b.coin());
+    let inverse = b.mostly();
     // Forward of real numbers only, backward of complex ones only.
-    let onesided = complex == inverse && b.coin();
+    let complex = inverse != b.chance(56);
+    let onesided = complex == inverse && b.chance(192);
     let last = Term::constant(if complex { 2 } else { 1 });
     let operand = b.opset() >= 20;
     let dtype = b.dtypes();
@@ -54,7 +55,7 @@ fn build_dft(b: &mut Builder) -> Result<(), Skip> {
     wanted[rank - 1] = Some(last);
     let x = b.input_shaped(dtype, &wanted);
     let default = if operand { rank - 2 } else { 1 };
-    let axis = if b.coin() { default } else { b.axis(rank - 1) };
+    let axis = if b.chance(64) { default } else { b.axis(rank - 1) };
     let size = x.shape[axis];
     b.require(size.at_least(if onesided && inverse { 2 } else { 1 }));
     let mut length = if onesided && inverse { (size - 1) * 2 } else { size };

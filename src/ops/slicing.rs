@@ -175,8 +175,8 @@ pub const PAD: OpSpec = OpSpec {
     doc: "Adds elements at the ends of axes: a constant, mirrored ones, the outermost or those of the other end; negative pads remove.",
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
-        let modes = ["constant", "constant", "reflect", "edge", "wrap"];
-        let mode = b.one_of(&modes[..if b.opset() < 19 { 4 } else { 5 }]);
+        let modes = ["constant", "reflect", "edge", "constant", "wrap"];
+        let mode = b.one_of(&modes[..if b.opset() < 19 { 3 } else { 5 }]);
         let listed = b.opset() >= 18 && b.coin();
         let axes = some_axes(b, x.rank(), listed);
         let (mut shape, mut begins, mut ends) = (x.shape.clone(), Vec::new(), Vec::new());
@@ -304,7 +304,7 @@ pub const TRILU: OpSpec = OpSpec {
             let k = b.free(-4..=4);
             b.constant_scalar(DType::I64, k);
         }
-        let upper = b.coin();
+        let upper = !b.mostly();
         if !upper || b.coin() {
             b.set_int("upper", i64::from(upper));
         }

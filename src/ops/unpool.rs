@@ -78,14 +78,14 @@ fn build_unpool(b: &mut Builder) -> Result<(), Skip> {
     // The indices are numbers, and so are the sizes.
     x.shape.iter().zip(&sizes).for_each(|(dim, &size)| b.require(dim.equals(size)));
     sizes[2..].iter().for_each(|&size| b.require(Term::constant(size).at_least(1)));
-    let (padded, strided) = (b.coin(), !b.chance(40));
+    let (padded, strided) = (b.chance(208), !b.chance(40));
     let mut kernel = Vec::new();
     let (mut begins, mut ends) = (Vec::new(), Vec::new());
     let mut lines = Vec::new();
     for &size in &sizes[2..] {
         let stride = if strided { 1 + b.below(3) as i64 } else { 1 };
         let taps = 1 + b.below(3) as i64;
-        let (begin, end) = if padded { (b.below(3) as i64, b.below(2) as i64) } else { (0, 0) };
+        let (begin, end) = if padded { (b.one_of(&[0, 1, 2, 1]), b.one_of(&[0, 1, 1])) } else { (0, 0) };
         let pick = b.below(256) as i64;
         kernel.push(taps + begin + end);
         begins.push(begin);

@@ -27,8 +27,8 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
     let axes = spatial.len();
     let pool = text != Text::Conv;
     let sizes: Vec<i64> = spatial.iter().map(|&size| b.value(size)).collect();
-    let automatic = b.chance(72);
-    let mode = b.one_of(&["SAME_UPPER", "SAME_LOWER", "VALID"]);
+    let automatic = b.chance(144);
+    let mode = b.one_of(&["SAME_UPPER", "VALID", "SAME_LOWER", "VALID"]);
     let same = automatic && mode != "VALID";
     if automatic {
         b.set_text("auto_pad", mode);
@@ -43,11 +43,29 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
     }
     let begin: Vec<i64> = pads[..axes].iter().map(|&pad| b.value(pad)).collect();
     let room: Vec<i64> = (0..axes).map(|i| begin[i] + b.value(pads[i + axes]) + if same { 2 } else { 0 }).collect();
+    let dilates = match text {
+        Text::Conv => !b.chance(24),
+        // ONNX Runtime is known to leave the dilations out of automatic padding.
+        Text::MaxPool => b.chance(if same { 96 } else { 240 }),
+        Text::AveragePool => b.opset() >= 19 && b.chance(if same { 96 } else { 240 }),
+        // The text leaves them out of automatic padding.
+        Text::LpPool => b.opset() >= 18 && !automatic && !b.chance(16),
+    };
+    let least: Vec<i64> = (0..axes).map(|i| if pool { begin[i].max(b.value(pads[i + axes])) + 1 } else { 1 }).collect();
+    // How far apart taps are to be, which the kernel leaves room for.
+    let apart: Vec<i64> = (0..axes)
+        .map(|i| {
+            let most = (sizes[i] + room[i] - 1) / (least[i] - 1).max(1);
+            let wanted = if dilates { b.one_of(&[1, 2, 3, 2, 2]) } else { 1 };
+            wanted.min(if pool { most.min(sizes[i]) } else { most }).max(1)
+        })
+        .collect();
     let kernel: Vec<Term> = (0..axes)
         .map(|i| {
-            let widest_pad = begin[i].max(b.value(pads[i + axes]));
-            let least = if pool { widest_pad + 1 } else { 1 };
-            let span = (5.min(sizes[i] + room[i]) - least + 1).max(1);
+            let widest = 5.min((sizes[i] + room[i] - 1) / apart[i] + 1);
+            // The distance of one tap from itself says nothing.
+            let least = if apart[i] > 1 && widest > least[i] { least[i].max(2) } else { least[i] };
+            let span = (widest - least + 1).max(1);
             let hint = least + b.below(span as usize) as i64;
             b.free_near(1..=5, hint)
         })
@@ -56,42 +74,33 @@ pub fn declare(b: &mut Builder, spatial: &[Term], text: Text) -> Declared {
         b.set("kernel_shape", Attribute::Ints(kernel.clone()));
     }
 
-    let dilates = match text {
-        Text::Conv => !b.chance(24),
-        // ONNX Runtime is known to leave the dilations out of automatic padding: seldom is enough.
-        Text::MaxPool => b.chance(if same { 64 } else { 232 }),
-        Text::AveragePool => b.opset() >= 19 && b.chance(if same { 64 } else { 232 }),
-        // The text leaves them out of automatic padding.
-        Text::LpPool => b.opset() >= 18 && !automatic && !b.chance(24),
-    };
     let mut dilation = vec![Term::constant(1); axes];
     if dilates {
-        for (i, term) in dilation.iter_mut().enumerate() {
-            let most = (sizes[i] + room[i] - 1) / (b.value(kernel[i]) - 1).max(1);
-            *term = free_up_to(b, 3, if pool { most.min(sizes[i]) } else { most });
+        for (term, &hint) in dilation.iter_mut().zip(&apart) {
+            *term = b.free_near(1..=3, hint);
         }
         b.set("dilations", Attribute::Ints(dilation.clone()));
     }
     let extent: Vec<Term> = (0..axes).map(|i| (kernel[i] - 1) * dilation[i] + 1).collect();
 
     let rounds = pool && (text != Text::LpPool || b.opset() >= 18);
-    let ceil = rounds && !automatic && b.coin();
+    let ceil = rounds && !automatic && b.mostly();
     if ceil || (rounds && b.chance(64)) {
         b.set_int("ceil_mode", i64::from(ceil));
     }
     // Before opset 19 the text on AveragePool rounds quotients in another direction than that on its attribute.
     let unclear = text == Text::AveragePool && b.opset() < 19;
-    let count_pads = text == Text::AveragePool && b.coin();
+    let count_pads = text == Text::AveragePool && b.mostly();
     if count_pads || (text == Text::AveragePool && b.coin()) {
         b.set_int("count_include_pad", i64::from(count_pads));
     }
 
     let mut stride = vec![Term::constant(1); axes];
-    if !b.chance(24) {
+    if !b.chance(16) {
         for (i, term) in stride.iter_mut().enumerate() {
             let (size, extent) = (sizes[i], b.value(extent[i]));
             let slack = size + room[i] - extent;
-            let first = 1 + b.below(3) as i64;
+            let first = b.one_of(&[1, 2, 3, 2]);
             // The laws below, on current values.
             let legal = |stride: &i64| match () {
                 () if same => !pool || extent >= *stride && (!unclear || size % stride == 0),
@@ -151,7 +160,7 @@ pub fn free_up_to(b: &mut Builder, most: i64, limit: i64) -> Term {
 }
 
 /// A free integer in `least..=most`, for now at most `limit`.
-pub fn free_up_to_from(b: &mut Builder, least: i64, most: i64, limit: i64) -> Term {
+fn free_up_to_from(b: &mut Builder, least: i64, most: i64, limit: i64) -> Term {
     let span = (most.min(limit) - least + 1).max(1);
     let hint = least + b.below(span as usize) as i64;
     b.free_near(least..=most, hint)
