@@ -38,6 +38,7 @@ pub mod norm;
 pub mod order;
 pub mod patterns;
 pub mod pool;
+pub mod quantize;
 pub mod recurrent;
 pub mod reduce;
 pub mod regions;
@@ -94,6 +95,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Normalisation by groups and roots", group_norm::TABLE),
     ("Attention", attention::TABLE),
     ("Sequences with a state", stateful::TABLE),
+    ("Quantisation", quantize::TABLE),
 ];
 
 /// Every operator, by ascending code.

@@ -84,8 +84,14 @@ pub enum Numerics {
     /// `n * u * sum of |products|`, with `n` from [`Builder::accumulate`].
     Accumulated,
     /// A rule of the operator's own: operands, their errors (none for non-floats) and exact outputs to the outputs' errors.
-    Custom(fn(&Args, &[Option<tch::Tensor>], &[tch::Tensor]) -> Outputs),
+    Custom(Rule),
+    /// A rule that is asked about every application, also where all operands are exact and all results are integers, and
+    /// that gets the doubts about integer operands as well: 0 or infinity for each element.
+    Unfiltered(Rule),
 }
+
+/// An operator's own error rule; see [`Numerics::Custom`].
+pub type Rule = fn(&Args, &[Option<tch::Tensor>], &[tch::Tensor]) -> Outputs;
 
 impl Numerics {
     /// Correctly rounded basic arithmetic.

@@ -78,7 +78,7 @@ fn numerics(numerics: &Numerics) -> String {
         Numerics::Elementwise { ulps: 0.0, .. } => "selecting".to_owned(),
         Numerics::Elementwise { ulps, .. } => format!("{ulps} ulp"),
         Numerics::Accumulated => "accumulated".to_owned(),
-        Numerics::Custom(_) => "own rule".to_owned(),
+        Numerics::Custom(_) | Numerics::Unfiltered(_) => "own rule".to_owned(),
     }
 }
 

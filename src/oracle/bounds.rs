@@ -41,11 +41,13 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
     let tainted = (0..args.count()).any(|i| inexact(i) && !float(i));
     let computes_floats = args.output_dtypes.iter().any(|dtype| dtype.is_float());
     let rounds = computes_floats && !matches!(node.spec.numerics, Numerics::Exact);
-    if !any_inexact && !rounds {
+    let always = matches!(node.spec.numerics, Numerics::Unfiltered(_));
+    if !any_inexact && !rounds && !always {
         return Ok(exact.iter().map(|_| None).collect());
     }
     let found = match node.spec.numerics {
         Numerics::Elementwise { ulps, absolute } => elementwise(&args, &operand_errors, &exact, node, ulps, absolute)?,
+        Numerics::Unfiltered(rule) => rule(&args, &operand_errors, &exact)?,
         // Which element a doubtful index or condition selects cannot be bounded.
         _ if tainted => exact.iter().map(unknown).collect(),
         Numerics::Exact => moved(&args, &operand_errors, &exact, node)?,
@@ -55,7 +57,7 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
     let computes = match node.spec.numerics {
         Numerics::Elementwise { ulps, .. } => ulps > 0.0,
         Numerics::Accumulated => true,
-        Numerics::Exact | Numerics::Custom(_) => false,
+        Numerics::Exact | Numerics::Custom(_) | Numerics::Unfiltered(_) => false,
     };
     let finish = |((error, exact), dtype): ((Tensor, &Tensor), &DType)| finish(error, exact, *dtype, computes);
     found.into_iter().zip(&exact).zip(&args.output_dtypes).map(finish).collect()

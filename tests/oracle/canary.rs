@@ -186,7 +186,7 @@ impl Compiled {
         let rounds = |node: &Node| match node.spec.numerics {
             Numerics::Elementwise { ulps, .. } => ulps > 0.0,
             Numerics::Accumulated => true,
-            Numerics::Exact | Numerics::Custom(_) => false,
+            Numerics::Exact | Numerics::Custom(_) | Numerics::Unfiltered(_) => false,
         };
         let transcendental =
             |node: &Node| matches!(node.spec.numerics, Numerics::Elementwise { ulps, .. } if ulps > 1.0);
