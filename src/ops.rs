@@ -38,6 +38,7 @@ pub mod norm;
 pub mod order;
 pub mod patterns;
 pub mod pool;
+pub mod qlinear;
 pub mod quantize;
 pub mod recurrent;
 pub mod reduce;
@@ -96,6 +97,7 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Attention", attention::TABLE),
     ("Sequences with a state", stateful::TABLE),
     ("Quantisation", quantize::TABLE),
+    ("Quantised products", qlinear::TABLE),
 ];
 
 /// Every operator, by ascending code.

@@ -113,9 +113,16 @@ pub(super) fn zero_points(b: &mut Builder, dtype: DType) -> Domain {
     }
 }
 
-/// All values of an integer type, or now and then such as other leaves have.
-pub(super) fn quantized_domain(b: &mut Builder, dtype: DType) -> Domain {
-    if b.chance(72) { Domain::Any } else { Domain::Range(dtype.min(), dtype.max()) }
+/// What new quantised leaves hold: all values of their type, or now and then such as other leaves do.
+pub(super) fn values(b: &mut Builder) -> fn(DType) -> Domain {
+    if b.chance(72) {
+        return |_| Domain::Any;
+    }
+    |dtype| match dtype {
+        // Such as the bias of a convolution.
+        DType::I32 => Domain::Range(-30_000.0, 30_000.0),
+        _ => Domain::Range(dtype.min(), dtype.max()),
+    }
 }
 
 /// Declares the scale of `x` and, if it has a type, the zero point, with the attributes that say for what they are.
@@ -191,14 +198,8 @@ fn build_quantize(b: &mut Builder) -> Result<(), Skip> {
 }
 
 fn build_dequantize(b: &mut Builder) -> Result<(), Skip> {
-    let full = !b.chance(72);
-    let domain = |dtype: DType| match dtype {
-        // Such as the bias of a quantised convolution.
-        DType::I32 => Domain::Range(-30_000.0, 30_000.0),
-        _ if full => Domain::Range(dtype.min(), dtype.max()),
-        _ => Domain::Any,
-    };
-    let x = b.input_in_domain(b.dtypes(), ANY_RANK, domain)?;
+    let values = values(b);
+    let x = b.input_in_domain(b.dtypes(), ANY_RANK, values)?;
     let types = match b.opset() {
         ..19 => DTypes::of(&[DType::F32]),
         _ => SCALES,
@@ -279,7 +280,7 @@ fn share_of(roundings: Tensor, dtype: DType) -> Result<Tensor, TchError> {
 }
 
 /// Which elements of a float type are too near to the end of its normal numbers for them and their reciprocals.
-fn extreme(x: &Tensor, dtype: DType) -> Result<Tensor, TchError> {
+pub(super) fn extreme(x: &Tensor, dtype: DType) -> Result<Tensor, TchError> {
     let magnitude = x.f_abs()?;
     let least = 4.0 * dtype.min_positive();
     magnitude.f_lt(least)?.f_logical_or(&magnitude.f_gt(1.0 / least)?)
