@@ -38,6 +38,7 @@ pub mod norm;
 pub mod order;
 pub mod patterns;
 pub mod pool;
+mod qdq;
 pub mod qlinear;
 pub mod quantize;
 pub mod recurrent;

@@ -16,7 +16,7 @@ pub const TABLE: &[&OpSpec] = &[&QUANTIZE, &DEQUANTIZE, &DYNAMIC_QUANTIZE];
 pub(super) const BYTES: DTypes = DTypes::of(&[DType::U8, DType::I8]);
 const WORDS: DTypes = DTypes::of(&[DType::U16, DType::I16]);
 /// The float types that have a place in quantisation, all but f64.
-const SCALES: DTypes = DTypes::of(&[DType::F32, DType::F16, DType::BF16]);
+pub(super) const SCALES: DTypes = DTypes::of(&[DType::F32, DType::F16, DType::BF16]);
 
 /// ONNX QuantizeLinear. The sum with the zero point comes after the rounding.
 pub const QUANTIZE: OpSpec = OpSpec {
