@@ -6,7 +6,7 @@ use super::matmul::{self, parameter_shape, product_shape, second_matrix};
 use super::quantize::{BYTES, extreme, in_precision, scales, values, zero_points};
 use super::rounding::{REACH, defined, error_of, gamma, unless};
 use super::windows::{self, Text};
-use crate::dtype::DType;
+use crate::dtype::{DType, DTypes};
 use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Operand, Outputs, Skip};
 use crate::term::{Term, product};
 use tch::{Kind, TchError, Tensor};
@@ -37,7 +37,7 @@ pub const CONV_INTEGER: OpSpec = OpSpec {
             false => {}
         }
         if second {
-            let shape = if b.coin() { vec![convolution.maps] } else { Vec::new() };
+            let shape = if b.chance(96) { vec![convolution.maps] } else { Vec::new() };
             zero_point(b, dtype, shape);
         }
         b.output(DType::I32, convolution.output);
@@ -134,6 +134,12 @@ fn scale_and_zero_point(b: &mut Builder, scale: DType, dtype: DType, shape: Vec<
     }
 }
 
+/// The element type of a quantised result: mostly that of the first operand, which is all that most kernels know.
+fn result_dtype(b: &mut Builder, first: DType) -> Result<DType, Skip> {
+    let same = !b.chance(72) && b.wanted.is_none();
+    b.dtype(if same { DTypes::of(&[first]) } else { BYTES })
+}
+
 /// Declares the scale and the zero point of a sum of `terms` products that are about `unit` large for a difference of one
 /// of both factors from their zero points.
 fn result_parameters(b: &mut Builder, scale: DType, dtype: DType, terms: Term, unit: f64) {
@@ -158,7 +164,7 @@ fn build_qlinear_matmul(b: &mut Builder) -> Result<(), Skip> {
     let w = second_matrix(b, &x, dtype, values(dtype));
     let shape = parameter_shape(b, &w, false);
     let w_scale = scale_and_zero_point(b, scale, dtype, shape);
-    let to = b.dtype(BYTES)?;
+    let to = result_dtype(b, x.dtype)?;
     let terms = x.shape[x.rank() - 1];
     result_parameters(b, scale, to, terms, x_scale * w_scale);
     b.accumulate(terms);
@@ -176,7 +182,7 @@ fn build_qlinear_conv(b: &mut Builder) -> Result<(), Skip> {
     b.weight_in(dtype, convolution.kernel, values(dtype));
     let shape = if b.coin() { vec![convolution.maps] } else { Vec::new() };
     let w_scale = scale_and_zero_point(b, DType::F32, dtype, shape);
-    let to = b.dtype(BYTES)?;
+    let to = result_dtype(b, x.dtype)?;
     result_parameters(b, DType::F32, to, convolution.terms, x_scale * w_scale);
     if b.coin() {
         b.weight_in(DType::I32, [convolution.maps], Domain::Range(-20_000.0, 20_000.0));
@@ -296,4 +302,80 @@ fn error_of_requantized(a: &Args, errors: &[Option<Tensor>], at: Places) -> Outp
     let ends = (requantize(a, at, &(&exact - &reach))?, requantize(a, at, &(&exact + &reach))?);
     doubtful = doubtful.f_logical_or(&ends.0.f_ne_tensor(&ends.1)?)?;
     one(unless(&doubtful, &reach.f_zeros_like()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::common::testing::eval_all;
+    use super::*;
+    use crate::dtype::DType::{F32, I8, I32, U8};
+    use crate::spec::Attribute;
+    use crate::tensor::TensorData;
+
+    fn operand(dtype: DType, shape: &[usize], values: &[f64]) -> Option<TensorData> {
+        Some(TensorData::from_f64(dtype, shape, values))
+    }
+
+    /// `test_convinteger_without_padding` and `_with_padding`.
+    #[test]
+    fn the_examples_of_onnx() {
+        let x = || operand(U8, &[1, 1, 3, 3], &[2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]);
+        let one = || operand(U8, &[], &[1.0]);
+        let w = operand(U8, &[1, 1, 2, 2], &[1.0; 4]);
+        let y = eval_all(&CONV_INTEGER, &[x(), w, one()], &[], &[I32]).swap_remove(0);
+        assert_eq!(y, [12.0, 16.0, 24.0, 28.0]);
+        let (w, zeros) = (operand(U8, &[2, 1, 2, 2], &[1.0; 8]), operand(U8, &[2], &[0.0, 1.0]));
+        let attributes = [("pads", Attribute::Ints(vec![1, 1, 1, 1]))];
+        let y = eval_all(&CONV_INTEGER, &[x(), w, one(), zeros], &attributes, &[I32]).swap_remove(0);
+        assert_eq!(y[..8], [1.0, 3.0, 5.0, 3.0, 5.0, 12.0, 16.0, 9.0]);
+        assert_eq!(y[16..], [0.0; 16], "of a filter that is its zero point");
+    }
+
+    /// `test_qlinearmatmul_2D_uint8_float32` and `_int8`.
+    #[test]
+    fn the_products_of_onnx() {
+        let a = [208.0, 236.0, 0.0, 238.0, 3.0, 214.0, 255.0, 29.0];
+        let b = [152.0, 51.0, 244.0, 60.0, 26.0, 255.0, 0.0, 127.0, 246.0, 127.0, 254.0, 247.0];
+        let product = |dtype, shift: f64| {
+            // The test wraps 128 around.
+            let shifted = |shape: &[usize], values: &[f64]| {
+                let wrapped = |value: &f64| if value - shift > dtype.max() { dtype.min() } else { value - shift };
+                operand(dtype, shape, &values.iter().map(wrapped).collect::<Vec<_>>())
+            };
+            let scale = |value| operand(F32, &[1], &[value]);
+            let operands = [
+                shifted(&[2, 4], &a),
+                scale(0.0066),
+                shifted(&[1], &[113.0]),
+                shifted(&[4, 3], &b),
+                scale(0.00705),
+                shifted(&[1], &[114.0]),
+                scale(0.0107),
+                shifted(&[1], &[118.0]),
+            ];
+            eval_all(&QLINEAR_MATMUL, &operands, &[], &[dtype]).swap_remove(0)
+        };
+        assert_eq!(product(U8, 0.0), [168.0, 115.0, 255.0, 1.0, 66.0, 151.0]);
+        assert_eq!(product(I8, 127.0), [41.0, -12.0, -9.0, 1.0, -75.0, -128.0]);
+    }
+
+    /// The first row of `test_qlinearconv`, and a bias.
+    #[test]
+    fn the_convolution_of_onnx() {
+        let scalar = |dtype, value| operand(dtype, &[], &[value]);
+        let mut operands = vec![
+            operand(U8, &[1, 1, 1, 7], &[255.0, 174.0, 162.0, 25.0, 203.0, 168.0, 58.0]),
+            scalar(F32, 0.003_692_046_97),
+            scalar(U8, 132.0),
+            operand(U8, &[1, 1, 1, 1], &[0.0]),
+            operand(F32, &[1], &[0.001_727_945_75]),
+            operand(U8, &[1], &[255.0]),
+            scalar(F32, 0.001_626_812_62),
+            scalar(U8, 123.0),
+        ];
+        let convolve = |operands: &[Option<TensorData>]| eval_all(&QLINEAR_CONV, operands, &[], &[U8]).swap_remove(0);
+        assert_eq!(convolve(&operands), [0.0, 81.0, 93.0, 230.0, 52.0, 87.0, 197.0]);
+        operands.push(operand(I32, &[1], &[2550.0]));
+        assert_eq!(convolve(&operands)[1], 91.0, "ten more");
+    }
 }

@@ -438,4 +438,34 @@ mod tests {
         let results = quantize(&[1.0, 2.1, 1.3, 2.5, 3.34, 4.0]);
         assert_eq!((&results[0], &results[2]), (&vec![64.0, 134.0, 83.0, 159.0, 213.0, 255.0], &vec![0.0]));
     }
+    /// Which of the elements of x, quantised by this scale, are judged when x may be off by `error`.
+    fn judged(x: &[f64], scale: f64, zero: f64, error: f64) -> Vec<bool> {
+        let tensor = |values: &[f64]| Tensor::from_slice(values);
+        let a = Args {
+            operands: vec![Some(tensor(x)), Some(tensor(&[scale])), Some(Tensor::from_slice(&[zero as u8]))],
+            operand_dtypes: vec![Some(F32), Some(F32), Some(U8)],
+            attributes: &[],
+            output_dtypes: vec![U8],
+            opset: 21,
+            wide: true,
+            accumulate: None,
+        };
+        let errors = [Some(tensor(x).full_like(error)), None, None];
+        let bounds = error_of_quantize(&a, &errors, &[]).expect("legal operands").swap_remove(0);
+        Vec::<f64>::try_from(bounds).expect("a vector").iter().map(|bound| bound.is_finite()).collect()
+    }
+
+    #[test]
+    fn steps_are_not_judged() {
+        assert_eq!(judged(&[1.25, 1.75, 1.24], 0.5, 0.0, 0.0), [true; 3], "ties that every division meets");
+        assert_eq!(
+            judged(&[0.25, 0.35, 0.251, 0.3], 0.1, 0.0, 0.0),
+            [false, false, true, true],
+            "ties by a rounded scale"
+        );
+        assert_eq!(judged(&[1.25, 1.75, 1.3], 0.5, 0.0, 1e-3), [false, false, true]);
+        assert_eq!(judged(&[1.25, 1.0], 0.5, 0.0, f64::INFINITY), [false, false]);
+        assert_eq!(judged(&[1000.25, -0.26, -300.0, 1e30], 0.5, 0.0, 1e-3), [true; 4], "beyond the ends of the type");
+        assert_eq!(judged(&[127.25, 127.75], 0.5, 128.0, 1e-3), [true, true], "the zero point moves the ends");
+    }
 }
