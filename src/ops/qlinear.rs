@@ -336,7 +336,7 @@ mod tests {
     fn the_products_of_onnx() {
         let a = [208.0, 236.0, 0.0, 238.0, 3.0, 214.0, 255.0, 29.0];
         let b = [152.0, 51.0, 244.0, 60.0, 26.0, 255.0, 0.0, 127.0, 246.0, 127.0, 254.0, 247.0];
-        let product = |dtype, shift: f64| {
+        let product = |dtype: DType, shift: f64| {
             // The test wraps 128 around.
             let shifted = |shape: &[usize], values: &[f64]| {
                 let wrapped = |value: &f64| if value - shift > dtype.max() { dtype.min() } else { value - shift };
