@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use super::common::{as_output, is_float, one};
-use super::quantize::{self, BYTES};
+use super::scales::{self, BYTES};
 use super::windows::unsupported;
 use crate::dtype::{DType, FLOATS, INDICES};
 use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Operand, Outputs, Skip};
@@ -57,10 +57,10 @@ pub const MATMUL_INTEGER: OpSpec = OpSpec {
     name: "MatMulInteger",
     since: 10,
     dtypes: BYTES,
-    doc: "The int32 matrix product of 8-bit matrices less their zero points, which are scalars or one for each row or column.",
+    doc: "The int32 matrix product of 8-bit matrices less their zero points, of which there is one, or one for each row or column.",
     numerics: Numerics::Accumulated,
     build: |b| {
-        let values = quantize::values(b);
+        let values = scales::values(b);
         let x = b.input_in_domain(b.dtypes(), 1..=4, values)?;
         let dtype = b.one_of(&[DType::U8, DType::I8]);
         let y = second_matrix(b, &x, dtype, values(dtype));

@@ -2,7 +2,8 @@
 //! dequantised before it and quantised behind it, which optimisers turn into one operator on integers.
 
 use super::conv::CONV;
-use super::quantize::{BYTES, DEQUANTIZE, QUANTIZE, SCALES, scales, values, zero_points};
+use super::quantize::{DEQUANTIZE, QUANTIZE};
+use super::scales::{BYTES, SCALES, scales, values, zero_points};
 use crate::dtype::{DType, DTypes};
 use crate::spec::{ANY_RANK, Builder, Domain, OpSpec, Skip};
 use crate::term::{Term, product};

@@ -3,8 +3,9 @@
 use super::common::{as_output, one, wide};
 use super::conv::{add_bias, convolved, declare_group};
 use super::matmul::{self, parameter_shape, product_shape, second_matrix};
-use super::quantize::{BYTES, extreme, in_precision, scales, values, zero_points};
+use super::quantize::{extreme, in_precision};
 use super::rounding::{REACH, defined, error_of, gamma, unless};
+use super::scales::{BYTES, scales, values, zero_points};
 use super::windows::{self, Text};
 use crate::dtype::{DType, DTypes};
 use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Operand, Outputs, Skip};

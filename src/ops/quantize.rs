@@ -1,22 +1,15 @@
 //! Quantisation: numbers as small integers with a scale and a zero point, and back.
 
 use super::common::{one, wide};
-use super::movement::set_axis;
+use super::dynamic_quantize::DYNAMIC_QUANTIZE;
 use super::rounding::{REACH, defined, error_of, stored, unless};
+use super::scales::{BYTES, SCALES, WORDS, parameters, values};
 use super::windows::unsupported;
 use crate::dtype::{DType, DTypes};
-use crate::limits::MAX_SIZE;
-use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Operand, Outputs, Skip};
-use crate::term::{Term, product};
+use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use tch::{Kind, TchError, Tensor};
 
 pub const TABLE: &[&OpSpec] = &[&QUANTIZE, &DEQUANTIZE, &DYNAMIC_QUANTIZE];
-
-/// The element types of an 8-bit quantised tensor.
-pub(super) const BYTES: DTypes = DTypes::of(&[DType::U8, DType::I8]);
-const WORDS: DTypes = DTypes::of(&[DType::U16, DType::I16]);
-/// The float types that have a place in quantisation, all but f64.
-pub(super) const SCALES: DTypes = DTypes::of(&[DType::F32, DType::F16, DType::BF16]);
 
 /// ONNX QuantizeLinear. The sum with the zero point comes after the rounding.
 pub const QUANTIZE: OpSpec = OpSpec {
@@ -50,123 +43,6 @@ pub const DEQUANTIZE: OpSpec = OpSpec {
     },
     ..OpSpec::BASE
 };
-
-/// ONNX DynamicQuantizeLinear. Of nothing but zeros the text divides 0 by 0.
-pub const DYNAMIC_QUANTIZE: OpSpec = OpSpec {
-    code: 0x72,
-    name: "DynamicQuantizeLinear",
-    since: 11,
-    dtypes: DTypes::of(&[DType::F32]),
-    doc: "x as u8 with the scale and the zero point by which its range, with 0, fills u8; and these two.",
-    numerics: Numerics::Unfiltered(error_of_dynamic_quantize),
-    build: |b| {
-        let x = b.input(b.dtypes(), ANY_RANK)?;
-        b.require(product(&x.shape).at_least(1));
-        b.output(DType::U8, x.shape);
-        b.output(DType::F32, []);
-        b.output(DType::U8, []);
-        Ok(())
-    },
-    eval: |a| {
-        let (least, most) = range(a.x(0))?;
-        let width = most.f_sub(&least)?;
-        // The reference implementation of ONNX takes a width of 1 where there is none.
-        let scale = width.f_masked_fill(&width.f_eq(0.0)?, 1.0)? / LEVELS;
-        let zero = least.f_neg()?.f_div(&scale)?.f_clamp(0.0, LEVELS)?.f_round()?;
-        let y = a.x(0).f_div(&scale)?.f_round()?.f_add(&zero)?.f_clamp(0.0, LEVELS)?;
-        Ok(vec![y.f_to_kind(Kind::Uint8)?, scale, zero.f_to_kind(Kind::Uint8)?])
-    },
-    guard: Some(|a| {
-        let (least, most) = range(a.x(0))?;
-        one(most.f_sub(&least)?.f_sub_scalar((-10f64).exp2()))
-    }),
-    ..OpSpec::BASE
-};
-
-/// The largest u8.
-const LEVELS: f64 = 255.0;
-
-/// Scales of an element type: one power of two, by which every backend divides exactly, or any others.
-pub(super) fn scales(b: &mut Builder, dtype: DType) -> Domain {
-    match () {
-        () if !dtype.is_float() => Domain::Range(1.0, 4.0),
-        () if b.in_exact_lane() || b.coin() => {
-            // New floats are odd multiples of 1/128: over the second of these they all lie between two integers.
-            let scale = b.one_of(&[1.0 / 32.0, 1.0 / 64.0, 0.5, 1.0 / 16.0, 2.0, 1.0 / 64.0]);
-            Domain::Range(scale, scale)
-        }
-        () => {
-            let (low, high) = b.one_of(&[(0.01, 0.05), (0.05, 0.3), (0.01, 1.5)]);
-            Domain::Range(low, high)
-        }
-    }
-}
-
-/// Zero points of an element type: 0, some about the middle of the type, or any.
-pub(super) fn zero_points(b: &mut Builder, dtype: DType) -> Domain {
-    let middle = ((dtype.min() + dtype.max()) / 2.0).ceil();
-    match b.below(4) {
-        0 => Domain::Range(0.0, 0.0),
-        1 => Domain::Range(middle - 10.0, middle + 10.0),
-        2 => Domain::Range(middle, middle),
-        _ => Domain::Range(dtype.min(), dtype.max()),
-    }
-}
-
-/// What new quantised leaves hold: all values of their type, or now and then such as other leaves do.
-pub(super) fn values(b: &mut Builder) -> fn(DType) -> Domain {
-    if b.chance(72) {
-        return |_| Domain::Any;
-    }
-    |dtype| match dtype {
-        // Such as the bias of a convolution.
-        DType::I32 => Domain::Range(-30_000.0, 30_000.0),
-        _ => Domain::Range(dtype.min(), dtype.max()),
-    }
-}
-
-/// Declares the scale of `x` and, if it has a type, the zero point, with the attributes that say for what they are.
-fn parameters(b: &mut Builder, x: &Operand, scale: DType, zero_point: Option<DType>) {
-    let shape = granularity(b, x);
-    let domain = scales(b, scale);
-    b.weight_in(scale, shape.clone(), domain);
-    if let Some(dtype) = zero_point {
-        // "In the case of dequantizing int32, there's no zero point (zero point is supposed to be 0)."
-        let domain = if dtype == DType::I32 { Domain::Range(0.0, 0.0) } else { zero_points(b, dtype) };
-        b.weight_in(dtype, shape, domain);
-    }
-}
-
-/// The shape of a scale of `x`: one for all, for each index of an axis, or for each block along one.
-fn granularity(b: &mut Builder, x: &Operand) -> Vec<Term> {
-    let rank = x.rank();
-    let pick = b.below(16);
-    let blocks = b.opset() >= 21;
-    // Since opset 21 a scale of a one-dimensional x is said to be one for all of it.
-    if rank == 0 || pick < 6 || (blocks && rank == 1) {
-        if rank > 0 && b.chance(64) {
-            let ignored = b.axis(rank);
-            set_axis(b, ignored, rank, 1);
-        }
-        // Strictly one element is a vector for an axis of one index; all backends and the node tests take it for a scalar.
-        return if pick % 6 == 5 { vec![Term::constant(1)] } else { Vec::new() };
-    }
-    let axis = b.axis(rank);
-    set_axis(b, axis, rank, 1);
-    if !blocks || pick < 11 {
-        if blocks && b.chance(40) {
-            b.set_int("block_size", 0);
-        }
-        return vec![x.shape[axis]];
-    }
-    let size = b.value(x.shape[axis]).clamp(1, 8);
-    let hint = 1 + b.below(size as usize) as i64;
-    let block = b.free_near(1..=MAX_SIZE, hint);
-    b.set_int("block_size", block);
-    let mut shape = x.shape.clone();
-    shape[axis] = shape[axis].div_ceil(block);
-    shape
-}
 
 fn build_quantize(b: &mut Builder) -> Result<(), Skip> {
     let to = b.dtype_in_any_lane(if b.opset() >= 21 { BYTES.or(WORDS) } else { BYTES })?;
@@ -332,50 +208,9 @@ fn error_of_dequantize(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) ->
     one(unless(&doubtful, &defined(rounding + moved * 2.0)?))
 }
 
-/// The least and the largest element of `x`, with 0 among them.
-fn range(x: &Tensor) -> Result<(Tensor, Tensor), TchError> {
-    if x.numel() == 0 {
-        return Err(unsupported("the range of nothing"));
-    }
-    Ok((x.f_min()?.f_clamp_max(0.0)?, x.f_max()?.f_clamp_min(0.0)?))
-}
-
-/// The roundings on the way to a quotient by a scale that was itself computed, and those of the reciprocals that may stand for
-/// divisions.
-const DYNAMIC_ROUNDINGS: f64 = 6.0;
-
-fn error_of_dynamic_quantize(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
-    let u = DType::F32.unit_roundoff();
-    let x = wide(a, 0)?;
-    let x_error = error_of(errors, 0, &x)?;
-    let ((low, high), (least, most)) = (range(&x.f_sub(&x_error)?)?, range(&x.f_add(&x_error)?)?);
-    let scale = &exact[1];
-    // Either end may be off by the distance between what it is with all errors down and with all errors up.
-    let scale_error = (&most - high + &least - &low) / LEVELS;
-    let divisor = (scale - &scale_error).f_clamp_min(0.0)?;
-    let reach = |size: &Tensor, error: &Tensor| {
-        let moved = (error + size * &scale_error) / &divisor;
-        defined(moved * REACH + size * (DYNAMIC_ROUNDINGS * u))
-    };
-    let start = range(&x)?.0.f_neg()?.f_div(scale)?;
-    let start_reach = reach(&start, &(&least - &low))?;
-    let zero = |at: Tensor| at.f_clamp(0.0, LEVELS)?.f_round();
-    let zero_doubtful = zero(&start - &start_reach)?.f_ne_tensor(&zero(&start + &start_reach)?)?;
-    let quotient = x.f_div(scale)?;
-    let step = reach(&quotient.f_abs()?, &x_error)?;
-    let at = |at: Tensor| at.f_round()?.f_add(&exact[2])?.f_clamp(0.0, LEVELS);
-    let doubtful = at(&quotient - &step)?.f_ne_tensor(&at(&quotient + &step)?)?.f_logical_or(&zero_doubtful)?;
-    let none = start.f_zeros_like()?;
-    Ok(vec![
-        unless(&doubtful, &x.f_zeros_like()?)?,
-        defined(scale_error + scale * (3.0 * u))?,
-        unless(&zero_doubtful, &none)?,
-    ])
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::common::testing::{assert_near, eval_all};
+    use super::super::common::testing::eval_all;
     use super::*;
     use crate::dtype::DType::{BF16, F16, F32, I8, I16, I32, U8, U16};
     use crate::spec::Attribute;
@@ -428,16 +263,6 @@ mod tests {
         assert_eq!(dequantize(&[x, operand(F32, &[], &[1.0])], &[], BF16), [256.0], "in the type of the output");
     }
 
-    /// `test_dynamicquantizelinear` and `_min_adjusted`.
-    #[test]
-    fn ranges_contain_zero() {
-        let quantize = |x: &[f64]| eval_all(&DYNAMIC_QUANTIZE, &[operand(F32, &[x.len()], x)], &[], &[U8, F32, U8]);
-        let results = quantize(&[0.0, 2.0, -3.0, -2.5, 1.34, 0.5]);
-        assert_eq!((&results[0], &results[2]), (&vec![153.0, 255.0, 0.0, 26.0, 221.0, 179.0], &vec![153.0]));
-        assert_near(&results[1], &[0.019_607_843_137]);
-        let results = quantize(&[1.0, 2.1, 1.3, 2.5, 3.34, 4.0]);
-        assert_eq!((&results[0], &results[2]), (&vec![64.0, 134.0, 83.0, 159.0, 213.0, 255.0], &vec![0.0]));
-    }
     /// Which of the elements of x, quantised by this scale, are judged when x may be off by `error`.
     fn judged(x: &[f64], scale: f64, zero: f64, error: f64) -> Vec<bool> {
         let tensor = |values: &[f64]| Tensor::from_slice(values);
