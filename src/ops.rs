@@ -25,6 +25,7 @@ pub mod cumulative;
 pub mod deform;
 pub mod division;
 pub mod dynamic;
+mod dynamic_quantize;
 mod einsum;
 mod filters;
 pub mod functions;
@@ -44,6 +45,9 @@ pub mod norm;
 pub mod order;
 pub mod patterns;
 pub mod pool;
+mod qdq;
+pub mod qlinear;
+pub mod quantize;
 pub mod recurrent;
 pub mod reduce;
 pub mod regions;
@@ -51,6 +55,7 @@ pub mod resize;
 mod rotary;
 pub mod rounding;
 pub mod sampling;
+mod scales;
 pub mod scatter;
 mod scores;
 pub mod signal;
@@ -103,6 +108,8 @@ pub const FAMILIES: &[(&str, &[&OpSpec])] = &[
     ("Normalisation by groups and roots", group_norm::TABLE),
     ("Attention", attention::TABLE),
     ("Sequences with a state", stateful::TABLE),
+    ("Quantisation", quantize::TABLE),
+    ("Quantised products", qlinear::TABLE),
 ];
 
 /// Every operator, by ascending code.

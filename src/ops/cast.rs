@@ -1,7 +1,7 @@
 //! Conversions between element types, and operators that only hand their operand on.
 
 use super::common::{UNARY, as_output, one, operand, wide};
-use super::rounding::{REACH, error_of, unless};
+use super::rounding::{REACH, error_of, stored, unless};
 use crate::dtype::{ANY, DType, DTypes, FLOATS, SIGNED_INTS};
 use crate::spec::args::kind_of;
 use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
@@ -228,13 +228,7 @@ fn error_of_cast(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outpu
         if is_exact(from, to) {
             return Ok(vec![error]);
         }
-        let stored = match to {
-            DType::F16 => Kind::Half,
-            DType::BF16 => Kind::BFloat16,
-            DType::F32 => Kind::Float,
-            _ => Kind::Double,
-        };
-        let fits = exact[0].f_to_kind(stored)?.f_to_kind(Kind::Double)?.f_eq_tensor(&exact[0])?;
+        let fits = stored(&exact[0], to)?.f_eq_tensor(&exact[0])?;
         let fits = fits.f_logical_and(&error.f_eq(0.0)?)?;
         let rounding = (exact[0].f_abs()? * to.unit_roundoff()).f_masked_fill(&fits, 0.0)?;
         return Ok(vec![error + rounding]);

@@ -162,7 +162,7 @@ pub mod testing {
         };
         let results = (spec.eval)(&args).expect("the operands are legal");
         assert_eq!(results.len(), outputs.len());
-        results.iter().for_each(|result| assert_eq!(result.kind(), args.output_kind(0)));
+        results.iter().enumerate().for_each(|(index, result)| assert_eq!(result.kind(), args.output_kind(index)));
         results.iter().zip(outputs).map(|(result, &dtype)| reference::to_data(result, dtype).to_f64()).collect()
     }
 

@@ -46,13 +46,13 @@ pub const CONV_TRANSPOSE: OpSpec = OpSpec {
 };
 
 /// The groups of a convolution, and its output channels.
-struct Group {
-    count: Term,
-    maps: Term,
+pub(super) struct Group {
+    pub count: Term,
+    pub maps: Term,
 }
 
 /// Chooses `group`: one, a few, or one for each channel (depthwise).
-fn declare_group(b: &mut Builder, channels: Term, rank: usize) -> Group {
+pub(super) fn declare_group(b: &mut Builder, channels: Term, rank: usize) -> Group {
     let value = b.value(channels).max(1);
     let pick = b.below(16);
     let count = match pick {
@@ -78,7 +78,11 @@ fn declare_group(b: &mut Builder, channels: Term, rank: usize) -> Group {
 }
 
 fn convolve(a: &Args) -> Outputs {
-    let (x, w) = (a.x(0), a.x(1));
+    one(add_bias(convolved(a, a.x(0), a.x(1))?, a.opt(2)))
+}
+
+/// `x` convolved with `w` as the attributes say.
+pub(super) fn convolved(a: &Args, x: &Tensor, w: &Tensor) -> Result<Tensor, TchError> {
     let (shape, kernel) = (x.size(), w.size());
     if shape.len() < 3 || kernel.len() != shape.len() {
         return Err(unsupported("a convolution without spatial axes"));
@@ -87,20 +91,19 @@ fn convolve(a: &Args) -> Outputs {
     let padded = windows.pad(x, 0.0)?;
     let (stride, dilation, group) = (&windows.stride, &windows.dilation, a.int("group", 1));
     let none = None::<Tensor>;
-    let y = match shape.len() - 2 {
+    match shape.len() - 2 {
         _ if padded.numel() == 0 || w.numel() == 0 || windows.output.contains(&0) => {
             let shape = [&[shape[0], kernel[0]], &windows.output[..]].concat();
-            Tensor::f_zeros(shape, (x.kind(), x.device()))?
+            Tensor::f_zeros(shape, (x.kind(), x.device()))
         }
-        1 => padded.f_conv1d(w, none, stride, 0, dilation, group)?,
-        2 => padded.f_conv2d(w, none, stride, [0, 0], dilation, group)?,
-        3 => padded.f_conv3d(w, none, stride, [0, 0, 0], dilation, group)?,
-        _ => return Err(unsupported("a convolution over more than three axes")),
-    };
-    one(add_bias(y, a.opt(2)))
+        1 => padded.f_conv1d(w, none, stride, 0, dilation, group),
+        2 => padded.f_conv2d(w, none, stride, [0, 0], dilation, group),
+        3 => padded.f_conv3d(w, none, stride, [0, 0, 0], dilation, group),
+        _ => Err(unsupported("a convolution over more than three axes")),
+    }
 }
 
-fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+pub(super) fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
     let Some(bias) = bias else { return Ok(y) };
     let mut shape = vec![1; y.dim()];
     shape[1] = bias.numel() as i64;

@@ -7,7 +7,7 @@
 use super::{
     activation, cast, conv, division, functions, indexing, joining, logic, math, matmul, movement, norm, pool,
 };
-use super::{generators, reduce, slicing, softmax};
+use super::{generators, qdq, reduce, slicing, softmax};
 use crate::dtype::{DType, DTypes, FLOATS};
 use crate::limits::MAX_RANK;
 use crate::spec::{ANY_RANK, Attribute, Builder, Domain, OpSpec, Skip};
@@ -244,6 +244,27 @@ pub const TABLE: &[Pattern] = &[
         code: 0x4f,
         name: "negated",
         steps: &[then(&math::NEG), then(&math::ADD), then(&math::NEG), then(&math::ABS)],
+    },
+    Pattern {
+        code: 0x7c,
+        name: "quantised-between",
+        steps: &[
+            then(&qdq::QUANTIZED),
+            step(&qdq::DEQUANTIZED, &[Previous, Operand(0, 1), Operand(0, 2)]),
+            then(&activation::RELU),
+            then(&qdq::QUANTIZED),
+            step(&qdq::DEQUANTIZED, &[Previous, Operand(3, 1), Operand(3, 2)]),
+        ],
+    },
+    Pattern {
+        code: 0x7d,
+        name: "quantised-convolution",
+        steps: &[
+            then(&qdq::DEQUANTIZED_IMAGES),
+            step(&qdq::DEQUANTIZED_KERNEL, &[]),
+            step(&qdq::KERNEL_CONV, &[Output(0), Output(1)]),
+            then(&qdq::QUANTIZED),
+        ],
     },
 ];
 

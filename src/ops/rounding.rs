@@ -1,7 +1,7 @@
 //! What error rules share. All tensors are f64; an error is an absolute bound for each element.
 
 use crate::dtype::DType;
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 /// How many times the first-order bound an operand may be off before a step counts as safe: for what is of higher order,
 /// and so that f64 does not swallow the error when it is added.
@@ -22,6 +22,17 @@ pub fn underflow(dtype: DType) -> f64 {
 /// `error`, infinite where a `magnitude` met on the way may leave the range of `dtype`.
 pub fn unless_overflow(error: Tensor, magnitude: &Tensor, dtype: DType) -> Result<Tensor, TchError> {
     error.f_masked_fill(&magnitude.f_gt(0.9 * dtype.max())?, f64::INFINITY)
+}
+
+/// `x` rounded to the float type `dtype`, in the kind of `x`.
+pub fn stored(x: &Tensor, dtype: DType) -> Result<Tensor, TchError> {
+    let kind = match dtype {
+        DType::F16 => Kind::Half,
+        DType::BF16 => Kind::BFloat16,
+        DType::F32 => Kind::Float,
+        _ => Kind::Double,
+    };
+    x.f_to_kind(kind)?.f_to_kind(x.kind())
 }
 
 /// The errors of operand `index` whose value is `x`; 0 where it is exact.

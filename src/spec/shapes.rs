@@ -37,6 +37,26 @@ impl Builder<'_> {
         ranks: RangeInclusive<usize>,
         shape: impl FnOnce(&mut Self) -> Vec<Term>,
     ) -> Result<Operand, Skip> {
+        self.input_with(dtypes, ranks, shape, |_| Domain::Any)
+    }
+
+    /// Like [`Builder::input_in_any_lane`]; a new leaf has values in the `domain` for its type.
+    pub fn input_in_domain(
+        &mut self,
+        dtypes: DTypes,
+        ranks: RangeInclusive<usize>,
+        domain: impl FnOnce(DType) -> Domain,
+    ) -> Result<Operand, Skip> {
+        self.input_with(dtypes, ranks.clone(), |builder| builder.leaf_shape(ranks), domain)
+    }
+
+    fn input_with(
+        &mut self,
+        dtypes: DTypes,
+        ranks: RangeInclusive<usize>,
+        shape: impl FnOnce(&mut Self) -> Vec<Term>,
+        domain: impl FnOnce(DType) -> Domain,
+    ) -> Result<Operand, Skip> {
         let dtypes = self.legal(dtypes);
         if dtypes.is_empty() {
             return Err(Skip::DType);
@@ -50,7 +70,7 @@ impl Builder<'_> {
         }
         let dtype = self.leaf_dtype(dtypes);
         let shape = shape(self);
-        Ok(self.leaf(dtype, shape, Domain::Any))
+        Ok(self.leaf(dtype, shape, domain(dtype)))
     }
 
     /// An operand of exactly this type and shape: a value whose sizes are now the same, or a new leaf.
