@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod audit;
 mod backends;
 mod dictionary;
 mod diversity;
@@ -64,6 +65,7 @@ enum Command {
     Dictionary(dictionary::Arguments),
     Seeds(seeds::Arguments),
     Sweep(sweep::Arguments),
+    Audit(audit::Arguments),
     #[command(hide = true)]
     Export(export::Arguments),
 }
@@ -141,6 +143,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Dictionary(arguments) => dictionary::main(&arguments, out),
         Command::Seeds(arguments) => seeds::main(&arguments, out),
         Command::Sweep(arguments) => sweep::main(&arguments, out),
+        Command::Audit(arguments) => audit::main(&arguments, out),
         Command::Export(arguments) => export::main(&arguments, out),
     }
 }

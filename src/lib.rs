@@ -32,6 +32,7 @@
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
 //! | [`fuzz`] | the glue to libFuzzer |
 
+pub mod audit;
 pub mod backend;
 pub mod case;
 pub mod dtype;

@@ -185,8 +185,14 @@ static TAKEN: LazyLock<Vec<Vec<[bool; 256]>>> = LazyLock::new(|| {
 });
 
 /// The families of convolutions, matrix products, pools and normalisations, which compilers spend their effort on.
-const HEAVY: [&str; 5] =
-    ["Convolutions", "Pools", "Matrix products", "Normalisation", "Normalisation by groups and roots"];
+const HEAVY: [&str; 6] = [
+    "Convolutions",
+    "Pools",
+    "Matrix products",
+    "Quantised products",
+    "Normalisation",
+    "Normalisation by groups and roots",
+];
 
 /// Whether the operator is one of those that compilers spend their effort on.
 pub fn is_heavy(spec: &OpSpec) -> bool {

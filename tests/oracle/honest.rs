@@ -1,7 +1,7 @@
 //! What a correct backend may do is never called wrong.
 
-use crate::canary::{Behaviour, Canary, HONEST};
 use crate::cases;
+use graphsmith::audit::{self, Answer, Subject};
 use graphsmith::case::Case;
 use graphsmith::dtype::DType;
 use graphsmith::reference::{self, Precision};
@@ -10,29 +10,30 @@ use graphsmith::tensor::TensorData;
 use graphsmith::{graph, search};
 
 #[track_caller]
-fn assert_agrees(canary: &Canary, seed: u64, case: &Case) {
-    let answer = canary.answer(case);
-    if let Some(wrong) = case.expectation.judge(&answer) {
-        panic!("{:?} is called wrong for seed {seed}: {wrong:?}\n{}", canary.behaviour.get(), graph::text(&case.model));
+fn assert_agrees(name: &str, seed: u64, case: &Case, answer: &Answer) {
+    if let Some(wrong) = case.expectation.judge(answer) {
+        panic!("{name} is called wrong for seed {seed}: {wrong:?}\n{}", graph::text(&case.model));
     }
 }
 
 #[test]
-fn honest_canaries_are_never_flagged() {
+fn correct_backends_are_never_called_wrong() {
     let _no_grad = reference::init();
-    let canary = Canary::new(Behaviour::Copy);
     let mut judged = 0;
     let mut elements = [0; 2];
     for (seed, case) in cases(0..1000) {
-        for behaviour in HONEST {
-            canary.behaviour.set(behaviour);
-            assert_agrees(&canary, seed, &case);
-            judged += 1;
+        let mut subject = Subject::new(&case, &[], seed).expect("the reference follows its specification");
+        for variation in audit::honest() {
+            let answer = subject.varied(variation).expect("the reference follows its specification");
+            if let Some(answer) = answer {
+                assert_agrees(variation.name, seed, &case, &answer);
+                judged += 1;
+            }
         }
         elements[0] += case.expectation.judged;
         elements[1] += case.expectation.elements;
     }
-    assert!(judged >= 3000, "only {judged} answers were judged");
+    assert!(judged >= 4000, "only {judged} answers were judged");
     // An oracle that judges nothing never raises a false alarm.
     assert!(elements[0] * 100 >= elements[1] * 95, "only {} of {} elements are judged", elements[0], elements[1]);
 }
@@ -40,7 +41,7 @@ fn honest_canaries_are_never_flagged() {
 #[test]
 fn flushing_subnormals_to_zero_is_not_flagged() {
     let _no_grad = reference::init();
-    let canary = Canary::new(Behaviour::FlushToZero);
+    let flush = audit::honest().iter().find(|it| it.name == "flush-to-zero").expect("a variation");
     let (mut tried, mut flushed) = (0, 0);
     for (seed, mut case) in cases(1000..1400) {
         let free = case.model.leaves.iter().map(|leaf| leaf.content.is_none() && leaf.domain == Domain::Any);
@@ -58,11 +59,10 @@ fn flushing_subnormals_to_zero_is_not_flagged() {
         }
         let case = Case::with_data(case.model, case.data, wide).unwrap();
         tried += 1;
-        canary.behaviour.set(Behaviour::Copy);
-        let unflushed = canary.answer(&case);
-        canary.behaviour.set(Behaviour::FlushToZero);
-        flushed += usize::from(unflushed != canary.answer(&case));
-        assert_agrees(&canary, seed, &case);
+        let mut subject = Subject::new(&case, &[], seed).unwrap();
+        let answer = subject.varied(flush).unwrap().expect("every model can be computed so");
+        flushed += usize::from(answer != Ok(subject.honest));
+        assert_agrees(flush.name, seed, &case, &answer);
     }
     assert!(flushed >= 20, "only {flushed} of {tried} cases had anything to flush");
 }
