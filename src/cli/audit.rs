@@ -128,11 +128,13 @@ impl Counts {
         }));
         if !self.faults.is_empty() {
             table(out, &rows)?;
+            let hidden = 1.0 - self.sum(|score| score.noticeable) / self.sum(|score| score.changed).max(1.0);
             writeln!(
                 out,
-                "caught {:.2} % of the noticeable faults of {} kinds\n",
+                "caught {:.2} % of the noticeable faults of {} kinds; {:.2} % of what changes a judged element is within the bounds\n",
                 100.0 * self.score(),
-                self.faults.len()
+                self.faults.len(),
+                100.0 * hidden
             )?;
         }
         let mut rows = vec![["correct backend that", "answers", "false alarms"].map(str::to_owned).to_vec()];
