@@ -1,10 +1,9 @@
 //! A difference, told so that a reader can act on it.
 
-use crate::backend::Level;
+use crate::backend::{Failure, Level};
 use crate::case::Case;
 use crate::graph;
 use crate::oracle::{Difference, Kind, Outcome, Wrong};
-use crate::tensor::TensorData;
 use crate::triage::{Culprit, describe_node};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -26,8 +25,7 @@ pub struct Finding {
     pub table: Vec<(String, String)>,
     /// The model as text.
     pub graph: String,
-    /// All backends that answered contradict the reference in the same case: the specification is the suspect.
-    pub reference_suspect: bool,
+    pub blame: Blame,
     /// Where it shows, if not in the first run of the model as it was made, which agrees.
     pub context: Option<String>,
 }
@@ -65,23 +63,70 @@ impl Finding {
             culprit: culprit.map(|culprit| describe_node(&case.model, culprit.node)),
             table: outcomes.iter().map(row).collect(),
             graph: graph::text(&case.model),
-            reference_suspect: reference_stands_alone(case, outcomes),
+            blame: blame(case, outcomes),
             context: None,
         }
     }
 }
 
-/// Whether all backends that answered agree with each other and only the reference stands alone: then the specification
-/// is the suspect.
-pub fn reference_stands_alone(case: &Case, outcomes: &[Outcome]) -> bool {
-    let answers: Vec<(&str, &Vec<TensorData>)> =
-        outcomes.iter().filter_map(|outcome| Some((outcome.backend, outcome.result.as_ref().ok()?))).collect();
-    let backends = answers.iter().map(|(id, _)| id).collect::<BTreeSet<_>>();
-    let contradicts = |(_, answer): &(&str, &Vec<TensorData>)| {
-        let difference = case.expectation.compare(answer).map(Wrong::Output);
-        difference.is_some_and(|wrong| wrong.kind() == Kind::WrongValue)
-    };
-    backends.len() >= 2 && answers.iter().all(contradicts)
+/// Who is to be suspected, by the company that each keeps.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "suspect")]
+pub enum Blame {
+    /// One backend contradicts the reference, and others agree with it.
+    Backend { wrong: String, right: Vec<String> },
+    /// Several backends contradict the reference, and others agree with it.
+    Split { wrong: Vec<String>, right: Vec<String> },
+    /// No other backend has answered.
+    Unconfirmed,
+    /// All backends that answered, and they are several, give values that contradict the reference: only the specification
+    /// stands for it.
+    Reference,
+}
+
+/// A backend that fails, or answers wrongly at some level, is wrong; one that was not asked says nothing.
+pub fn blame(case: &Case, outcomes: &[Outcome]) -> Blame {
+    let (mut wrong, mut right, mut values_only) = (BTreeSet::new(), BTreeSet::new(), true);
+    for outcome in outcomes.iter().filter(|outcome| !matches!(outcome.result, Err(Failure::Unsupported(_)))) {
+        match case.expectation.judge(&outcome.result) {
+            Some(found) => {
+                values_only &= found.kind() == Kind::WrongValue;
+                wrong.insert(outcome.backend.to_owned());
+            }
+            None => {
+                right.insert(outcome.backend.to_owned());
+            }
+        }
+    }
+    // Wrong at one level only is wrong, and right at one level confirms nothing then.
+    let right: Vec<String> = right.difference(&wrong).cloned().collect();
+    let mut wrong: Vec<String> = wrong.into_iter().collect();
+    // Optimisers are many, and what is right without them confirms the reference.
+    let right_somewhere = outcomes.iter().any(|it| it.result.is_ok() && case.expectation.judge(&it.result).is_none());
+    match (wrong.len(), right.len()) {
+        (1, 1..) => Blame::Backend { wrong: wrong.remove(0), right },
+        (_, 1..) => Blame::Split { wrong, right },
+        (2.., 0) if values_only && !right_somewhere => Blame::Reference,
+        _ => Blame::Unconfirmed,
+    }
+}
+
+impl fmt::Display for Blame {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Blame::Backend { wrong, right } => {
+                let agree = if right.len() == 1 { "agrees" } else { "agree" };
+                write!(f, "{wrong} alone is wrong; {} {agree} with the reference", right.join(" and "))
+            }
+            Blame::Split { wrong, right } => {
+                write!(f, "the backends are split: {} wrong, {} right", wrong.join(" and "), right.join(" and "))
+            }
+            Blame::Unconfirmed => f.write_str("no other backend confirms the reference"),
+            Blame::Reference => {
+                f.write_str("every backend contradicts the reference: suspect graphsmith's specification first")
+            }
+        }
+    }
 }
 
 /// The operators that lead to a wrong output, the last one first, as far as a signature needs them.
@@ -158,9 +203,7 @@ impl fmt::Display for Finding {
         if let Some(culprit) = &self.culprit {
             writeln!(f, "  shown by this operator alone: {culprit}")?;
         }
-        if self.reference_suspect {
-            writeln!(f, "  every backend contradicts the reference: suspect graphsmith's specification first")?;
-        }
+        writeln!(f, "  {}", self.blame)?;
         writeln!(f, "\nmodel (x input, w initializer, c constant, -> graph output):\n{}", self.graph)?;
         for (place, answer) in &self.table {
             writeln!(f, "  {place:12} {answer}")?;

@@ -158,7 +158,7 @@ impl Report {
             json!({
                 "backend": finding.backend, "version": finding.version, "level": finding.level, "kind": finding.kind,
                 "signature": finding.signature, "symptom": finding.symptom, "culprit": finding.culprit,
-                "graph": finding.graph, "reference_suspect": finding.reference_suspect, "context": finding.context,
+                "graph": finding.graph, "blame": finding.blame, "context": finding.context,
             })
         });
         json!({

@@ -55,7 +55,7 @@ fn build_quantize(b: &mut Builder) -> Result<(), Skip> {
         _ => b.one_of(&[DType::F32, DType::F16, DType::BF16]),
     };
     let default = to == DType::U8;
-    let typed = b.opset() >= 21 && b.chance(96);
+    let typed = b.opset() >= 21 && b.chance(132);
     let zero_point = !(default || typed) || !b.chance(96);
     if typed {
         b.set_int("output_dtype", i64::from(to.onnx_code()));
@@ -80,7 +80,7 @@ fn build_dequantize(b: &mut Builder) -> Result<(), Skip> {
         ..19 => DTypes::of(&[DType::F32]),
         _ => SCALES,
     };
-    let typed = b.opset() >= 23 && b.chance(96);
+    let typed = b.opset() >= 23 && b.chance(132);
     let to = b.dtype_in_any_lane(types)?;
     let scale = if typed { b.one_of(&[DType::F32, DType::F16, DType::BF16]) } else { to };
     if typed {

@@ -4,7 +4,7 @@ use crate::canary::{Behaviour, Canary};
 use crate::chain;
 use graphsmith::backend::{Failure, Level};
 use graphsmith::case::Case;
-use graphsmith::finding::reference_stands_alone;
+use graphsmith::finding::{Blame, blame};
 use graphsmith::harness::{Harness, Verdict};
 use graphsmith::known::Known;
 use graphsmith::oracle::Kind;
@@ -246,23 +246,29 @@ fn integers_beyond_the_backends_own_are_not_its_fault() {
 }
 
 #[test]
-fn the_reference_is_suspect_only_when_all_contradict_it() {
+fn blame_falls_by_company() {
     let _no_grad = reference::init();
     let case = chain(RELU_TANH);
-    let suspect = |behaviours: [Behaviour; 2]| {
+    let blamed = |behaviours: [Behaviour; 2], levels: [Option<Level>; 2]| {
         let mut magpie = Canary::new(behaviours[1]);
         magpie.id = "magpie";
-        let canaries = [Canary::new(behaviours[0]), magpie];
+        let mut canaries = [Canary::new(behaviours[0]), magpie];
+        canaries.iter_mut().zip(levels).for_each(|(canary, level)| canary.level = level);
         canaries.iter().for_each(|canary| canary.expect(&case));
         let backends = canaries.map(|canary| Box::new(canary) as _).into_iter().collect();
         let mut harness = Harness::with(backends, Known::default());
         let inputs: Vec<TensorData> = case.model.input_data(&case.data);
         let outcomes = harness.run(&case.model, &case.onnx, &inputs, 0);
-        reference_stands_alone(&case, &outcomes)
+        blame(&case, &outcomes)
     };
     use Behaviour::{Copy, Crash, NotANumber, WrongShape};
-    assert!(suspect([NotANumber, NotANumber]));
-    assert!(!suspect([NotANumber, Copy]) && !suspect([Copy, Copy]));
-    assert!(!suspect([NotANumber, Crash]), "one backend alone is no majority");
-    assert!(!suspect([WrongShape, WrongShape]), "a wrong shape says nothing about the values");
+    let anywhere = [None, None];
+    assert_eq!(blamed([NotANumber, NotANumber], anywhere), Blame::Reference);
+    let canary_alone = Blame::Backend { wrong: "canary".to_owned(), right: vec!["magpie".to_owned()] };
+    assert_eq!(blamed([NotANumber, Copy], anywhere), canary_alone);
+    assert_eq!(blamed([Crash, Copy], anywhere), canary_alone);
+    assert_eq!(blamed([NotANumber, Crash], anywhere), Blame::Unconfirmed, "one answer alone is no majority");
+    assert_eq!(blamed([WrongShape, WrongShape], anywhere), Blame::Unconfirmed, "a shape says nothing about values");
+    // Both are right without optimisation.
+    assert_eq!(blamed([NotANumber, NotANumber], [Some(Level::On), Some(Level::On)]), Blame::Unconfirmed);
 }
