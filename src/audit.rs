@@ -74,7 +74,7 @@ impl<'a> Subject<'a> {
     /// `left_over` are outputs of another case.
     pub fn new(case: &'a Case, left_over: &'a [TensorData], seed: u64) -> Result<Subject<'a>, Defect> {
         let declared = reference::run(&case.model, &case.data, Precision::Declared)?;
-        let honest = outputs(&case.model, &declared);
+        let honest = reference::outputs(&case.model, &declared);
         Ok(Subject { case, declared, honest, left_over, stream: Stream::new(seed) })
     }
 
@@ -86,7 +86,7 @@ impl<'a> Subject<'a> {
                 change(&mut model, &mut data, &mut self.stream)?;
                 // A changed model may be no legal one, or have other shapes, and `eval` need not take it.
                 let computed = crate::backend::isolate(|| Ok(reference::run(&model, &data, Precision::Declared)));
-                Some(Ok(outputs(&model, &computed.ok()?.ok()?)))
+                Some(Ok(reference::outputs(&model, &computed.ok()?.ok()?)))
             }
             Inject::Result(change) => self.with_result(change).map(Ok),
             Inject::Answer(change) => change(self),
@@ -116,7 +116,7 @@ impl<'a> Subject<'a> {
                 node.outputs.iter().zip(results).for_each(|(&output, result)| values[output] = Some(result));
                 Ok::<_, Defect>(())
             });
-            Ok(rest.map(|()| outputs(model, &values)))
+            Ok(rest.map(|()| reference::outputs(model, &values)))
         });
         computed.ok()?.ok()
     }
@@ -124,7 +124,7 @@ impl<'a> Subject<'a> {
     /// The answer of a correct backend that computes otherwise; None where it would compute the same.
     pub fn varied(&mut self, honest: &Honest) -> Result<Option<Answer>, Defect> {
         let values = (honest.compute)(&self.case.model, &self.case.data, &mut self.stream)?;
-        Ok(values.map(|values| Ok(outputs(&self.case.model, &values))))
+        Ok(values.map(|values| Ok(reference::outputs(&self.case.model, &values))))
     }
 
     /// Whether an answer differs from the honest one, and whether by more than two correct backends could differ: an
@@ -150,13 +150,6 @@ impl<'a> Subject<'a> {
         }
         (changed, noticeable)
     }
-}
-
-fn outputs(model: &Model, values: &Values) -> Vec<TensorData> {
-    let output = |&value: &usize| {
-        reference::to_data(values[value].as_ref().expect("every value was computed"), model.values[value].dtype)
-    };
-    model.outputs.iter().map(output).collect()
 }
 
 /// What became of one fault over many cases.

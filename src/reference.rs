@@ -128,6 +128,13 @@ pub fn to_tensor(data: &TensorData, wide: bool) -> Tensor {
     }
 }
 
+/// The outputs of a model all of whose values were computed, in their declared types.
+pub fn outputs(model: &Model, values: &Values) -> Vec<TensorData> {
+    let output =
+        |&value: &usize| to_data(values[value].as_ref().expect("every value was computed"), model.values[value].dtype);
+    model.outputs.iter().map(output).collect()
+}
+
 /// The elements of a reference value, in `dtype`.
 pub fn to_data(tensor: &Tensor, dtype: DType) -> TensorData {
     let tensor = tensor.detach().to_kind(stored_kind(dtype)).contiguous();

@@ -4,7 +4,6 @@ use super::{Error, Exit, Result, progress};
 use graphsmith::case::Case;
 use graphsmith::input::{self, mix};
 use graphsmith::limits::MAX_OPERATORS;
-use graphsmith::tensor::TensorData;
 use graphsmith::{npz, onnx, reference};
 use prost::Message;
 use std::fs;
@@ -111,9 +110,7 @@ fn fill(case: &Case, folder: &Path) -> io::Result<()> {
     fs::create_dir(folder)?;
     let name = |value: usize| case.model.values[value].name.as_str();
     let inputs = case.model.inputs().map(|(index, leaf)| (name(leaf.value), &case.data[index]));
-    let value = |value: usize| case.wide[value].as_ref().expect("the reference computes every value");
-    let rounded = |&output: &usize| reference::to_data(value(output), case.model.values[output].dtype);
-    let expected: Vec<TensorData> = case.model.outputs.iter().map(rounded).collect();
+    let expected = reference::outputs(&case.model, &case.wide);
     let outputs = case.model.outputs.iter().map(|&output| name(output)).zip(&expected);
     // In a fuzzing run backends find the types between nodes by themselves; here they tell the reader.
     let mut proto = onnx::export(&case.model, &case.data);

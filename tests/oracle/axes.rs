@@ -24,9 +24,7 @@ fn cases() -> impl Iterator<Item = (u64, Case)> {
 /// The outputs of the reference in the declared types.
 fn outputs(case: &Case) -> Vec<TensorData> {
     let values = reference::run(&case.model, &case.data, Precision::Declared).expect("the specification is followed");
-    let output =
-        |&value: &usize| reference::to_data(values[value].as_ref().expect("computed"), case.model.values[value].dtype);
-    case.model.outputs.iter().map(output).collect()
+    reference::outputs(&case.model, &values)
 }
 
 #[test]

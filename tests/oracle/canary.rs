@@ -106,11 +106,7 @@ impl Session for Compiled {
         };
         let data: LeafData = self.model.leaves.iter().map(leaf).collect();
         let values = reference::run(&self.model, &data, Precision::Declared).expect("computed before");
-        let output = |&value: &usize| {
-            let tensor = values[value].as_ref().expect("every value was computed");
-            reference::to_data(tensor, self.model.values[value].dtype)
-        };
-        let mut outputs: Vec<TensorData> = self.model.outputs.iter().map(output).collect();
+        let mut outputs = reference::outputs(&self.model, &values);
         if self.behaviour == NotANumber {
             let output = outputs.iter_mut().find(|output| output.dtype.is_float() && !output.is_empty());
             let output = output.ok_or_else(|| Failure::Unsupported("nothing here to get wrong".to_owned()))?;

@@ -35,9 +35,7 @@ impl Session for Talk {
 
 fn right_answer(case: &Case) -> Vec<TensorData> {
     let values = reference::run(&case.model, &case.data, Precision::Declared).expect("the specification is followed");
-    let output =
-        |&value: &usize| reference::to_data(values[value].as_ref().expect("computed"), case.model.values[value].dtype);
-    case.model.outputs.iter().map(output).collect()
+    reference::outputs(&case.model, &values)
 }
 
 fn verdict(case: &Case, answers: [Vec<TensorData>; 2]) -> Verdict {
