@@ -1,4 +1,4 @@
-//! CPU time of each stage on 64 fixed random inputs whose models have ten operators: first a table over the inputs, each
+//! CPU time of each stage on 256 fixed random inputs whose models have ten operators: first a table over the inputs, each
 //! timed alone, then criterion's benches of the whole set. `cargo bench` runs it; see the goals in the README.
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
@@ -15,7 +15,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Duration;
 
-const INPUTS: usize = 64;
+const INPUTS: usize = 256;
 const OPERATORS: usize = 10;
 /// About one record in six gives no operator.
 const RECORDS: usize = 12;

@@ -112,6 +112,8 @@ fn builder(
         .with_intra_threads(threads)?
         .with_inter_threads(threads)?
         .with_parallel_execution(threads > 1)?
+        .with_intra_op_spinning(false)?
+        .with_inter_op_spinning(false)?
         .with_memory_pattern(false)?
         .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?
         .with_log_level(LogLevel::Fatal)?)

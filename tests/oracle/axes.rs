@@ -50,12 +50,11 @@ fn every_axis_changes_the_bytes_and_keeps_the_meaning() {
 }
 
 #[test]
-fn bytes_name_every_axis_and_half_of_them_none() {
+fn bytes_name_every_axis_and_most_of_them_none() {
     let named: Vec<&str> = (0..=255).filter_map(metamorphic::choose).map(|axis| axis.name).collect();
-    assert_eq!(named.len(), 128);
+    assert_eq!(named.len(), 64);
     for axis in TABLE {
         assert!(named.contains(&axis.name));
-        assert!(metamorphic::by_name(axis.name).is_some());
     }
     assert!(metamorphic::choose(0).is_none());
 }
