@@ -17,7 +17,7 @@ pub const TABLE: &[Honest] = &[
     Honest { name: "f16-in-f32", compute: half_in_single },
     Honest {
         name: "other-order-of-sums",
-        compute: |model, data, stream| stepping(model, data, |node| rounds(node), |_| stream.below(3) as i64 - 1),
+        compute: |model, data, stream| stepping(model, data, rounds, |_| stream.below(3) as i64 - 1),
     },
     Honest { name: "blocked-sums", compute: blocked },
     Honest { name: "functions-one-place-off", compute: |model, data, _| stepping(model, data, is_function, |_| 1) },
@@ -131,7 +131,7 @@ fn blocked(model: &Model, data: &LeafData, _: &mut Stream) -> Result<Option<Valu
         let sum = &even[0] + &odd[0];
         Ok(vec![reference::to_tensor(&reference::to_data(&sum, dtype), false)])
     })?;
-    Ok(Some(values).filter(|_| split))
+    Ok(split.then_some(values))
 }
 
 fn linear(node: &Node) -> bool {

@@ -34,11 +34,11 @@ const RULES: &[Rule] = &[
     |x| with_scalar("Sub", x, 0.0),
     |x| with_scalar("Mul", x, 1.0),
     |x| with_scalar("Div", x, 1.0),
-    |x| Some(vec![plain("Neg", x), plain("Neg", x)]).filter(|_| x.dtype.min() < 0.0),
-    |x| Some(vec![plain("Not", x), plain("Not", x)]).filter(|_| x.dtype == DType::Bool),
+    |x| (x.dtype.min() < 0.0).then(|| vec![plain("Neg", x), plain("Neg", x)]),
+    |x| (x.dtype == DType::Bool).then(|| vec![plain("Not", x), plain("Not", x)]),
     widened,
     sliced,
-    |x| Some(vec![with("Concat", x, vec![], vec![("axis", Attribute::Int(0))])]).filter(|_| !x.shape.is_empty()),
+    |x| (!x.shape.is_empty()).then(|| vec![with("Concat", x, vec![], vec![("axis", Attribute::Int(0))])]),
     expanded,
 ];
 
