@@ -60,6 +60,8 @@ def run(command) -> subprocess.CompletedProcess:
 
 
 def build_graphsmith() -> None:
+    if subprocess.run([str(ROOT / "scripts" / "setup"), "--no-cargo-fuzz"], stdin=subprocess.DEVNULL).returncode:
+        raise Problem("scripts/setup failed, for the reason above: correct it and run again")
     build = ["cargo", "build", "--quiet", "--bin", "graphsmith"]
     if subprocess.run(build, cwd=ROOT, stdin=subprocess.DEVNULL).returncode:
         raise Problem("graphsmith does not build, for the reason above: correct it and run again")

@@ -20,7 +20,7 @@ pub struct Case {
     /// The reference values in f64.
     pub wide: Values,
     pub expectation: Expectation,
-    /// The same ONNX bytes with inputs of other sizes, for a second run of what was compiled once.
+    /// The same ONNX bytes with other inputs, of other sizes where these are symbols: a second run of what was compiled once.
     pub again: Option<Box<Case>>,
     /// The model said otherwise.
     pub variant: Option<Variant>,

@@ -132,6 +132,11 @@ pub mod testing {
     use crate::tensor::TensorData;
     use std::borrow::Cow;
 
+    /// A present operand for [`eval_all`].
+    pub fn operand(dtype: DType, shape: &[usize], values: &[f64]) -> Option<TensorData> {
+        Some(TensorData::from_f64(dtype, shape, values))
+    }
+
     /// The first output of an operator on one-dimensional operands.
     pub fn eval(
         spec: &OpSpec,

@@ -235,15 +235,11 @@ fn loss_errors(
 
 #[cfg(test)]
 mod tests {
-    use super::super::common::testing::{assert_near, eval_all};
+    use super::super::common::testing::{assert_near, eval_all, operand};
     use super::*;
     use crate::dtype::DType::{F32, I64};
     use crate::spec::Attribute::{Int, Text};
     use crate::tensor::TensorData;
-
-    fn operand(dtype: DType, shape: &[usize], values: &[f64]) -> Option<TensorData> {
-        Some(TensorData::from_f64(dtype, shape, values))
-    }
 
     /// The numbers of the examples in the text.
     #[test]

@@ -307,15 +307,11 @@ fn error_of_requantized(a: &Args, errors: &[Option<Tensor>], at: Places) -> Outp
 
 #[cfg(test)]
 mod tests {
-    use super::super::common::testing::eval_all;
+    use super::super::common::testing::{eval_all, operand};
     use super::*;
     use crate::dtype::DType::{F32, I8, I32, U8};
     use crate::spec::Attribute;
     use crate::tensor::TensorData;
-
-    fn operand(dtype: DType, shape: &[usize], values: &[f64]) -> Option<TensorData> {
-        Some(TensorData::from_f64(dtype, shape, values))
-    }
 
     /// `test_convinteger_without_padding` and `_with_padding`.
     #[test]

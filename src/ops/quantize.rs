@@ -210,15 +210,11 @@ fn error_of_dequantize(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::common::testing::eval_all;
+    use super::super::common::testing::{eval_all, operand};
     use super::*;
     use crate::dtype::DType::{BF16, F16, F32, I8, I16, I32, U8, U16};
     use crate::spec::Attribute;
     use crate::tensor::TensorData;
-
-    fn operand(dtype: DType, shape: &[usize], values: &[f64]) -> Option<TensorData> {
-        Some(TensorData::from_f64(dtype, shape, values))
-    }
 
     /// `test_quantizelinear`, `_axis`, `_blocked_asymmetric`, `_uint16`, and ties.
     #[test]
