@@ -141,7 +141,8 @@ pub fn rewrite(model: &mut Model, data: &mut LeafData, stream: &mut Stream) -> b
     let mut touched = Vec::new();
     for _ in 0..1 + stream.below(MOST as u64) {
         let near = stream.below(2) == 1;
-        let written = (near && step(model, data, stream, &mut touched, true)) || step(model, data, stream, &mut touched, false);
+        let written =
+            (near && step(model, data, stream, &mut touched, true)) || step(model, data, stream, &mut touched, false);
         if !written {
             break;
         }
@@ -234,7 +235,7 @@ mod tests {
     /// Random models tried for each rule.
     const CASES: u64 = 4000;
     /// Applications of each rule that are checked.
-    const WANTED: usize = 12;
+    const WANTED: usize = 6;
 
     /// The case of a model, if the data are valid for it.
     fn valid(model: Model, data: LeafData) -> Result<Option<Case>, Defect> {
@@ -249,7 +250,8 @@ mod tests {
     fn grow(rule: &Rule, table: &[Rule], seed: u64) -> Option<Case> {
         let input = input::random(seed, 1 + (seed % 6) as usize);
         let swarm = Swarm::new(&input.header);
-        let near: Vec<&str> = table.iter().flat_map(|rule| rule.of).copied().chain(["Concat", "Mul", "Sigmoid"]).collect();
+        let near: Vec<&str> =
+            table.iter().flat_map(|rule| rule.of).copied().chain(["Concat", "Mul", "Sigmoid"]).collect();
         let choose = |record: &input::Record| {
             let byte = mix(u64::from_le_bytes(record[8..].try_into().expect("eight bytes"))) as usize;
             let names = if byte % 3 > 0 { rule.of } else { &near[..] };
@@ -287,7 +289,8 @@ mod tests {
                         continue;
                     }
                     fitted += 1;
-                    let shown = format!("{}, seed {seed}\n{}{}", rule.name, graph::text(&case.model), graph::text(&model));
+                    let shown =
+                        format!("{}, seed {seed}\n{}{}", rule.name, graph::text(&case.model), graph::text(&model));
                     let variant = match valid(model, data) {
                         Ok(Some(variant)) => variant,
                         Ok(None) => continue,

@@ -170,13 +170,7 @@ impl<'a> Draft<'a> {
     }
 
     /// An operator whose absent operands are `None`. None where its opset, its element types or its sizes are not legal.
-    pub fn outputs(
-        &self,
-        operator: &str,
-        operands: &[Wire],
-        attributes: Named,
-        count: usize,
-    ) -> Option<Vec<usize>> {
+    pub fn outputs(&self, operator: &str, operands: &[Wire], attributes: Named, count: usize) -> Option<Vec<usize>> {
         let attributes = attributes.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect();
         self.write(ops::by_name(operator)?, operands, attributes, None, count)
     }
@@ -231,18 +225,26 @@ impl<'a> Draft<'a> {
         };
         let shapes: Vec<Vec<usize>> = match shape {
             Some(shape) => vec![shape.to_vec()],
-            None => (spec.eval)(&args).ok()?.iter().map(|y| y.size().iter().map(|&size| size as usize).collect()).collect(),
+            None => {
+                (spec.eval)(&args).ok()?.iter().map(|y| y.size().iter().map(|&size| size as usize).collect()).collect()
+            }
         };
-        let fits = |shape: &Vec<usize>| {
-            shape.len() <= MAX_RANK && shape.iter().product::<usize>() as i64 <= 2 * MAX_ELEMENTS
-        };
+        let fits =
+            |shape: &Vec<usize>| shape.len() <= MAX_RANK && shape.iter().product::<usize>() as i64 <= 2 * MAX_ELEMENTS;
         if shapes.len() != count || !shapes.iter().all(fits) {
             return None;
         }
         let accumulate = terms(&args, spec.name, &shapes[0]);
         let outputs: Vec<usize> = shapes.into_iter().map(|shape| self.add_value(dtype, shape)).collect();
         let (name, operands) = (String::new(), operands.to_vec());
-        self.added.borrow_mut().nodes.push(Node { spec, name, operands, outputs: outputs.clone(), attributes, accumulate });
+        self.added.borrow_mut().nodes.push(Node {
+            spec,
+            name,
+            operands,
+            outputs: outputs.clone(),
+            attributes,
+            accumulate,
+        });
         Some(outputs)
     }
 

@@ -42,9 +42,7 @@ pub const RULES: &[Rule] = &[
     rule("tanh = 2 sigmoid(2 x) - 1", &["Tanh"], |s| {
         by(s, "Sub", by(s, "Mul", s.op("Sigmoid", &[by(s, "Mul", s.x(0), 2.0)]), 2.0), 1.0)
     }),
-    rule("softplus = log(exp x + 1)", &["Softplus"], |s| {
-        s.op("Log", &[by(s, "Add", s.op("Exp", &[s.x(0)]), 1.0)])
-    }),
+    rule("softplus = log(exp x + 1)", &["Softplus"], |s| s.op("Log", &[by(s, "Add", s.op("Exp", &[s.x(0)]), 1.0)])),
     rule("softplus = -log sigmoid(-x)", &["Softplus"], |s| {
         s.op("Neg", &[s.op("Log", &[s.op("Sigmoid", &[s.op("Neg", &[s.x(0)])])])])
     }),
@@ -104,7 +102,9 @@ pub const RULES: &[Rule] = &[
         let tanh = s.op("Tanh", &[by(s, "Mul", inner, FRAC_2_PI.sqrt())]);
         s.op("Mul", &[by(s, "Mul", x, 0.5), by(s, "Add", tanh, 1.0)])
     }),
-    rule("mish = x * tanh(softplus x)", &["Mish"], |s| s.op("Mul", &[s.x(0), s.op("Tanh", &[s.op("Softplus", &[s.x(0)])])])),
+    rule("mish = x * tanh(softplus x)", &["Mish"], |s| {
+        s.op("Mul", &[s.x(0), s.op("Tanh", &[s.op("Softplus", &[s.x(0)])])])
+    }),
     rule("swish = x * sigmoid(alpha x)", &["Swish"], |s| {
         let inner = s.op("Mul", &[s.x(0), s.float(s.x(0), "alpha", 1.0)]);
         s.op("Mul", &[s.x(0), s.op("Sigmoid", &[inner])])

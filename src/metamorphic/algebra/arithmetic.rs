@@ -4,21 +4,8 @@
 use super::{Rule, Site, rule};
 use crate::metamorphic::draft::Wire;
 
-const COMMUTATIVE: &[&str] = &[
-    "Add",
-    "Mul",
-    "Max",
-    "Min",
-    "And",
-    "Or",
-    "Xor",
-    "BitwiseAnd",
-    "BitwiseOr",
-    "BitwiseXor",
-    "Equal",
-    "Sum",
-    "Mean",
-];
+const COMMUTATIVE: &[&str] =
+    &["Add", "Mul", "Max", "Min", "And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Sum", "Mean"];
 const ASSOCIATIVE: &[&str] =
     &["Add", "Mul", "Max", "Min", "And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Sum"];
 const ODD: &[&str] = &["Tanh", "Sin", "Tan", "Sinh", "Asin", "Atan", "Asinh", "Atanh", "Erf", "Softsign", "Sign"];
@@ -54,7 +41,11 @@ pub const RULES: &[Rule] = &[
     rule("mean = sum / n", &["Mean"], |s| {
         let count = s.node.operands.len() as f64;
         let sum = s.op("Sum", &s.node.operands);
-        if s.coin() { s.op("Mul", &[sum, s.number(sum, 1.0 / count)]) } else { s.op("Div", &[sum, s.number(sum, count)]) }
+        if s.coin() {
+            s.op("Mul", &[sum, s.number(sum, 1.0 / count)])
+        } else {
+            s.op("Div", &[sum, s.number(sum, count)])
+        }
     }),
     rule("a * (b + c) = a * b + a * c", &["Mul"], |s| {
         let (mut a, mut inner) = s.pair()?;

@@ -83,7 +83,10 @@ fn on(s: &Site, x: Wire, shape: &[usize]) -> Wire {
 /// The permutation of a Transpose.
 fn order(s: &Site) -> Option<Vec<usize>> {
     let rank = s.rank(s.x(0))?;
-    Some(s.a.ints("perm").map_or_else(|| (0..rank).rev().collect(), |perm| perm.iter().map(|&axis| axis as usize).collect()))
+    Some(
+        s.a.ints("perm")
+            .map_or_else(|| (0..rank).rev().collect(), |perm| perm.iter().map(|&axis| axis as usize).collect()),
+    )
 }
 
 /// The axes of a Squeeze or Unsqueeze in ascending order, for a tensor of rank `rank` that has them.
@@ -137,7 +140,8 @@ pub const RULES: &[Rule] = &[
         for axis in (1..first.len()).rev() {
             first.swap(axis, s.below(axis + 1));
         }
-        let second: Option<Vec<usize>> = order.iter().map(|axis| first.iter().position(|other| other == axis)).collect();
+        let second: Option<Vec<usize>> =
+            order.iter().map(|axis| first.iter().position(|other| other == axis)).collect();
         s.transpose(s.transpose(s.x(0), &first), &second?)
     }),
     rule("order of ones = shape", &["Transpose"], |s| {
@@ -171,12 +175,8 @@ pub const RULES: &[Rule] = &[
         let axes = axes(s, s.output().shape.len()).filter(|axes| axes.len() > 1)?;
         axes.iter().fold(s.x(0), |x, &axis| s.op("Unsqueeze", &[x, s.sizes(&[axis])]))
     }),
-    rule("expanded = plus zeros", &["Expand"], |s| {
-        s.op("Add", &[s.x(0), s.filled(s.x(0), &s.output().shape, 0.0)])
-    }),
-    rule("expanded = times ones", &["Expand"], |s| {
-        s.op("Mul", &[s.x(0), s.filled(s.x(0), &s.output().shape, 1.0)])
-    }),
+    rule("expanded = plus zeros", &["Expand"], |s| s.op("Add", &[s.x(0), s.filled(s.x(0), &s.output().shape, 0.0)])),
+    rule("expanded = times ones", &["Expand"], |s| s.op("Mul", &[s.x(0), s.filled(s.x(0), &s.output().shape, 1.0)])),
     rule("expanded = repeated", &["Expand"], |s| {
         let (shape, wanted) = (s.shape(s.x(0))?, &s.output().shape);
         let ones = vec![1; wanted.len() - shape.len()];
@@ -186,7 +186,8 @@ pub const RULES: &[Rule] = &[
     }),
     rule("repeated = joined with itself", &["Tile"], |s| {
         let repeats = s.list(s.x(1)).filter(|repeats| repeats.iter().all(|&times| times >= 1))?;
-        let join = |x, (axis, &times): (usize, &i64)| if times == 1 { x } else { s.concat(&vec![x; times as usize], axis) };
+        let join =
+            |x, (axis, &times): (usize, &i64)| if times == 1 { x } else { s.concat(&vec![x; times as usize], axis) };
         repeats.iter().enumerate().fold(s.x(0), join)
     }),
     rule("repeated = expanded", &["Tile"], |s| {

@@ -25,7 +25,8 @@ impl Taken {
             let (size, step) = (shape[axis] as i64, steps[index]);
             let bound = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
             let (low, high) = if step > 0 { (0, size) } else { (-1, size - 1) };
-            let (mut at, end) = (bound(starts[index]).clamp(low.max(0), high.max(0)), bound(ends[index]).clamp(low, high));
+            let (mut at, end) =
+                (bound(starts[index]).clamp(low.max(0), high.max(0)), bound(ends[index]).clamp(low, high));
             let mut positions = Vec::new();
             while at < size && (step > 0 && at < end || step < 0 && at > end) {
                 positions.push(at);
@@ -163,7 +164,8 @@ pub const RULES: &[Rule] = &[
         let axis = s.axis(0)?;
         let joined = |part: Wire| s.behind(part, &["Concat"]).filter(|inner| inner.axis(0) == Some(axis));
         let nested = s.node.operands.iter().any(|&part| joined(part).is_some());
-        let parts = s.node.operands.iter().flat_map(|&part| joined(part).map_or(vec![part], |it| it.node.operands.clone()));
+        let parts =
+            s.node.operands.iter().flat_map(|&part| joined(part).map_or(vec![part], |it| it.node.operands.clone()));
         let parts: Vec<Wire> = parts.collect();
         nested.then(|| s.concat(&parts, axis))?
     }),

@@ -92,7 +92,8 @@ pub const RULES: &[Rule] = &[
     rule("products, then their sum", &["MatMul"], |s| {
         let (a, b) = s.pair()?;
         let (m, n) = (s.rank(a).filter(|&rank| rank >= 2)?, s.rank(b).filter(|&rank| rank >= 2)?);
-        let products = s.op("Mul", &[s.op("Unsqueeze", &[a, s.sizes(&[m])]), s.op("Unsqueeze", &[b, s.sizes(&[n - 2])])]);
+        let products =
+            s.op("Mul", &[s.op("Unsqueeze", &[a, s.sizes(&[m])]), s.op("Unsqueeze", &[b, s.sizes(&[n - 2])])]);
         reduce(s, "ReduceSum", products, &[s.rank(products)? - 2], false)
     }),
     rule("vector = matrix of one row or column", &["MatMul"], |s| {
@@ -100,15 +101,16 @@ pub const RULES: &[Rule] = &[
         let (row, column) = (s.rank(a) == Some(1), s.rank(b) == Some(1));
         let a = if row { s.op("Unsqueeze", &[a, s.integers(&[0])]) } else { a };
         let b = if column { s.op("Unsqueeze", &[b, s.integers(&[1])]) } else { b };
-        let axes: Vec<i64> = [(row, -2), (column, -1)].into_iter().filter(|(is, _)| *is).map(|(_, axis)| axis).collect();
+        let axes: Vec<i64> =
+            [(row, -2), (column, -1)].into_iter().filter(|(is, _)| *is).map(|(_, axis)| axis).collect();
         s.op("Squeeze", &[s.op("MatMul", &[a, b]), s.integers(&axes)]).filter(|_| row || column)
     }),
     rule("product = its equation", &["MatMul"], |s| {
-        let (a, b) = s.pair()?;
-        let shape = s.shape(a).filter(|a| a.len() >= 2 && s.rank(b).is_some_and(|rank| rank >= 2))?;
-        let equation = if shape.len() == 2 && s.rank(b) == Some(2) { "mk,kn->mn" } else { "...mk,...kn->...mn" };
+        // Every ellipsis must stand for the same number of axes.
+        let (a, b) = s.pair().filter(|&(a, b)| s.rank(a) == s.rank(b) && s.rank(a).is_some_and(|rank| rank >= 2))?;
+        let equation = if s.rank(a) == Some(2) { "mk,kn->mn" } else { "...mk,...kn->...mn" };
         let product = s.with("Einsum", &[a, b], vec![("equation", Attribute::Text(equation.to_owned()))]);
-        s.sums(*shape.last()?, product)
+        s.sums(*s.shape(a)?.last()?, product)
     }),
     rule("equation = product", &["Einsum"], einsum),
     rule("equation of one = sum and order", &["Einsum"], |s| {

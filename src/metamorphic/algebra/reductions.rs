@@ -27,7 +27,9 @@ pub fn reduce(d: &Draft, operator: &str, x: Wire, axes: &[usize], keep: bool) ->
     let keep = ("keepdims", Attribute::Int(keep.into()));
     match () {
         () if axes.is_empty() => None,
-        () if operator == "ReduceSum" || d.model.opset >= 18 => d.with(operator, &[x, d.integers(&written)], vec![keep]),
+        () if operator == "ReduceSum" || d.model.opset >= 18 => {
+            d.with(operator, &[x, d.integers(&written)], vec![keep])
+        }
         () => d.with(operator, &[x], vec![("axes", ints(written)), keep]),
     }
 }
@@ -41,8 +43,11 @@ fn reduced(s: &Site) -> Option<(Vec<usize>, bool)> {
         None => Vec::new(),
     };
     let all = written.is_empty() && s.a.int("noop_with_empty_axes", 0) == 0;
-    let mut axes: Vec<usize> =
-        if all { (0..rank).collect() } else { written.iter().map(|&axis| Args::from_front(axis, rank) as usize).collect() };
+    let mut axes: Vec<usize> = if all {
+        (0..rank).collect()
+    } else {
+        written.iter().map(|&axis| Args::from_front(axis, rank) as usize).collect()
+    };
     axes.sort_unstable();
     (!axes.is_empty()).then(|| (axes, s.a.int("keepdims", 1) != 0))
 }
@@ -86,9 +91,7 @@ pub const RULES: &[Rule] = &[
     rule("sum of magnitudes = sum of |x|", &["ReduceL1"], |s| instead(s, "ReduceSum", s.op("Abs", &[s.x(0)]))),
     rule("norm = root of sum of squares", &["ReduceL2"], |s| s.op("Sqrt", &[instead(s, "ReduceSumSquare", s.x(0))])),
     rule("log-sum = log of sum", &["ReduceLogSum"], |s| s.op("Log", &[instead(s, "ReduceSum", s.x(0))])),
-    rule("log-sum-exp = log-sum of exp", &["ReduceLogSumExp"], |s| {
-        instead(s, "ReduceLogSum", s.op("Exp", &[s.x(0)]))
-    }),
+    rule("log-sum-exp = log-sum of exp", &["ReduceLogSumExp"], |s| instead(s, "ReduceLogSum", s.op("Exp", &[s.x(0)]))),
     rule("log-sum-exp less its maximum", &["ReduceLogSumExp"], |s| {
         let (axes, keep) = reduced(s)?;
         let most = reduce(s, "ReduceMax", s.x(0), &axes, true);

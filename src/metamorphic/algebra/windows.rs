@@ -24,7 +24,9 @@ impl Windows {
             Some(kernel) => kernel.to_vec(),
             None => s.shape(s.x(1))?[2..].iter().map(|&size| size as i64).collect(),
         };
-        let list = |name, count| s.a.ints(name).map_or_else(|| vec![if count == axes { 1 } else { 0 }; count], <[i64]>::to_vec);
+        let list = |name, count| {
+            s.a.ints(name).map_or_else(|| vec![if count == axes { 1 } else { 0 }; count], <[i64]>::to_vec)
+        };
         let (strides, dilations, pads) = (list("strides", axes), list("dilations", axes), list("pads", 2 * axes));
         let (mut begin, mut end) = (pads[..axes].to_vec(), pads[axes..].to_vec());
         let mode = s.a.text("auto_pad", "NOTSET");
@@ -37,6 +39,12 @@ impl Windows {
             end[axis] = total - begin[axis];
         }
         Some(Windows { kernel, begin, end })
+    }
+
+    /// Whether no padding is as wide as the taps of a window: with more of it, as automatic padding of dilated windows may
+    /// need, what a pool gives is not settled.
+    fn padded_less_than_kernel(&self) -> bool {
+        (0..self.kernel.len()).all(|axis| self.begin[axis].max(self.end[axis]) < self.kernel[axis])
     }
 
     fn pads(&self) -> Vec<i64> {
@@ -123,11 +131,11 @@ pub const RULES: &[Rule] = &[
         (s.node.outputs.len() == 1).then(|| s.concat(&[of(x0), of(x1)], 0))?
     }),
     rule("automatic padding written out", WINDOWS, |s| {
-        let windows = Windows::of(s).filter(|_| s.node.outputs.len() == 1)?;
+        let windows = Windows::of(s).filter(|_| s.node.outputs.len() == 1 && s.a.int("ceil_mode", 0) == 0)?;
+        let legal = s.node.spec.name == "Conv" || windows.padded_less_than_kernel();
         let pads = vec![("pads", ints(windows.pads()))];
-        // Padding that counts has no part beyond the input here.
-        s.a.text("auto_pad", "").ne("").then(|| slide(s, &s.node.operands, &["auto_pad", "pads", "ceil_mode"], pads))?
-            .filter(|_| s.a.int("ceil_mode", 0) == 0)
+        let written = s.a.text("auto_pad", "") != "" && legal;
+        written.then(|| slide(s, &s.node.operands, &["auto_pad", "pads"], pads))?
     }),
     rule("padding before", WINDOWS, |s| {
         let windows = Windows::of(s).filter(|_| s.node.outputs.len() == 1 && s.a.int("ceil_mode", 0) == 0)?;
@@ -170,7 +178,8 @@ pub const RULES: &[Rule] = &[
         let counted = s.a.int("count_include_pad", 0) != 0 || windows.pads().iter().all(|&pad| pad == 0);
         let channels = s.shape(s.x(0))?[1];
         let taps: i64 = windows.kernel.iter().product();
-        let shape: Vec<usize> = [channels, 1].into_iter().chain(windows.kernel.iter().map(|&size| size as usize)).collect();
+        let shape: Vec<usize> =
+            [channels, 1].into_iter().chain(windows.kernel.iter().map(|&size| size as usize)).collect();
         let weights = s.filled(s.x(0), &shape, 1.0 / taps as f64).filter(|_| counted && channels > 0);
         let group = vec![("group", Attribute::Int(channels as i64))];
         s.with("Conv", &[s.x(0), weights], attributes(s, &["ceil_mode", "count_include_pad"], group))
