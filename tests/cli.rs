@@ -378,6 +378,43 @@ fn inputs_that_do_not_fit_are_told() {
 }
 
 #[test]
+fn outputs_of_another_runtime_are_judged() {
+    let folder = Folder::new();
+    let file = folder.file("model.onnx", sum());
+    let inputs = folder.npz("inputs.npz", &[("a", floats(&[2, 3])), ("b", floats(&[3]))]);
+    let judge = |outputs: &[(&str, TensorData)], more: &[&str]| {
+        let outputs = folder.npz("outputs.npz", outputs);
+        run(&[&["replay", &file, "--inputs", &inputs, "--outputs", &outputs], more].concat())
+    };
+    let right = TensorData::from_f64(DType::F32, &[2, 3], &[1f64.tanh(); 6]);
+    let output = judge(&[("d", right.clone())], &[]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.contains("all answers agree") && shown.contains("outputs.npz"), "{shown}");
+    let mut off = right.to_f64();
+    off[4] += 1e-3;
+    for (wrong, part) in [
+        (TensorData::from_f64(DType::F32, &[2, 3], &off), "d[1, 1] is 0.76259"),
+        (TensorData::zeros(DType::F32, &[3, 2]), "d has the shape [3, 2]"),
+        (TensorData::zeros(DType::F64, &[2, 3]), "d has the element type f64"),
+    ] {
+        let output = judge(&[("d", wrong)], &["--runtime", "other 1.2", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &report[0]["verdict"]), (Some(1), &"finding".into()), "{report:#}");
+        let answer = &report[0]["answers"][0];
+        assert_eq!((&answer["backend"], &answer["answer"]), (&"other 1.2".into(), &"differs".into()), "{report:#}");
+        assert!(answer["detail"].as_str().unwrap().contains(part), "{report:#}");
+    }
+    let fail = |outputs: &str, part: &str| {
+        fails(&["replay", &file, "--inputs", &inputs, "--outputs", outputs], &[outputs, part]);
+    };
+    fail(&folder.npz("empty.npz", &[]), "no array `d`");
+    fail(&folder.npz("extra.npz", &[("d", right.clone()), ("c", right)]), "no output `c`");
+    fail(&folder.file("text.npz", "some text"), "not an archive");
+    fail(&folder.path("missing.npz"), "No such file");
+    assert_eq!(run(&["replay", &file, "--outputs", &inputs]).status.code(), Some(2), "judged without the inputs");
+}
+
+#[test]
 fn models_without_a_reference_compare_backends() {
     let folder = Folder::new();
     let file = folder.file("if.onnx", conditional());
