@@ -10,6 +10,7 @@ use graphsmith::{graph, input, onnx, ops};
 
 mod axes;
 mod canary;
+mod exceptional;
 mod faults;
 mod findings;
 mod harness;
