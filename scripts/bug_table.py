@@ -1,8 +1,7 @@
 """Real bugs of released runtimes for scripts/known-bugs, each with a model and inputs that show it.
 
-Not here, because the standard leaves open what is right or the values are not judged:
-  ORT-08 and ORT-10 (Min and ReduceMax of NaN), OV-16 (IsInf of infinities): inputs with NaN or infinity are not judged;
-  ORT-18 and RT-12 (Mod and Div by zero), TR-14 (INT_MIN / -1), ORT-24 (ArgMax of NaN): the standard says nothing of them.
+Not here, because the standard does not say what is right: ORT-08, ORT-10 and ORT-24 (Min, ReduceMax and ArgMax of NaN),
+ORT-18 and RT-12 (Mod and Div by zero), TR-14 (INT_MIN / -1).
 """
 
 from typing import Dict, NamedTuple
@@ -100,6 +99,9 @@ def openvino():
     gather = node("GatherElements", ["x", "i"], ["y"], axis=0)
     inputs = {"x": f32(3, 3), "i": np.array([[-1, -2, 0], [-2, 0, 0]], dtype=np.int64)}
     yield bug("OV-14", "2025.1.0", "2026.1.0", model(17, [gather], inputs, {"y": f32(2, 3)}))
+    # The node test test_isinf_float16
+    inputs = {"x": np.array([-1.2, np.nan, np.inf, 2.8, -np.inf, np.inf], dtype=np.float16)}
+    yield bug("OV-16", "2023.3.0", "2025.1.0", model(20, [node("IsInf", ["x"], ["y"])], inputs, {"y": like(bool, 6)}))
     # The node test test_bitwise_not_3d
     inputs = {"x": np.arange(24, dtype=np.uint16).reshape(2, 3, 4)}
     inverted = node("BitwiseNot", ["x"], ["y"])
@@ -124,7 +126,7 @@ def tract():
     where = node("Where", ["c", "a", "b"], ["y"])
     inputs = {"a": f32(4, 1), "b": f32(1, 3)}
     yield bug("TR-08", "0.23.0", "0.23.9", model(17, [where], inputs, {"y": f32(4, 3)}, {"c": np.array(True)}), "refused")
-    # tract's changelog of 0.23.5: values above 1, by less than the error that a correct Tanh may have
+    # tract's changelog of 0.23.5: values above 1, by one unit in the last place
     inputs = {"x": np.linspace(-10, 10, 1 << 16, dtype=np.float32)}
     yield bug("TR-10", "0.23.0", "0.23.9", model(17, [node("Tanh", ["x"], ["y"])], inputs, {"y": f32(1 << 16)}))
     # Ties are rounded away from zero.

@@ -17,7 +17,7 @@ RELEASES = NATIVE / "releases"
 SCRIPTS = Path(__file__).resolve().parent
 NUMPY = "1.26.4"  # wheels made for NumPy 1 do not load with a newer one
 LONGEST = 120  # seconds that a release may take for a model
-REFUSED, PANIC = 3, 101  # the first is that of run_release.py
+REFUSED, CRASHED = 3, 4  # of run_release.py
 
 
 class NoWheel(Exception):
@@ -66,9 +66,10 @@ def ask(runtime: str, release: str, model: Path, inputs: Path, outputs: Path, na
         return Answer("answered", "")
     if done.returncode == REFUSED:
         return Answer("refused", lines[0])
-    if done.returncode < 0 or done.returncode == PANIC:
-        return Answer("crashed", lines[0] if done.returncode == PANIC else f"signal {-done.returncode}")
-    raise Problem(f"{runtime} {release} cannot be run by this Python ({lines[-1]}): is {RELEASES / f'{runtime}-{release}'} whole? Delete it and run again")
+    if done.returncode == CRASHED or done.returncode < 0:
+        return Answer("crashed", lines[0] if done.returncode == CRASHED else f"signal {-done.returncode}")
+    folder = RELEASES / f"{runtime}-{release}"
+    raise Problem(f"{runtime} {release} cannot be run ({lines[-1]}): delete {folder}, which may not be whole, and run again")
 
 
 def place(runtime: str, release: str) -> dict:
@@ -107,7 +108,8 @@ def pip(action: str, requirement: str, *more: str) -> None:
     if others and others[1] != "none":
         raise NoWheel(f"no wheel of {requirement} for Python {sys.version_info.major}.{sys.version_info.minor}")
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    raise Problem(f"{requirement} could not be fetched ({errors[-1] if errors else 'pip does not say why'}): check the network and `pip config list`, and run again")
+    why = errors[-1] if errors else "pip does not say why"
+    raise Problem(f"{requirement} could not be fetched ({why}): check the network and `pip config list`, and run again")
 
 
 def build_rten(release: str, folder: Path) -> None:
@@ -121,5 +123,6 @@ def build_rten(release: str, folder: Path) -> None:
     done = subprocess.run(command, cwd=source, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
-        raise Problem(f"rten {release} does not build ({errors[0] if errors else 'cargo does not say why'}): check the network and run again")
+        why = errors[0] if errors else "cargo does not say why"
+        raise Problem(f"rten {release} does not build ({why}): check the network and run again")
     (source / "target" / "release" / "rten_release").rename(folder / "rten_release")

@@ -1,8 +1,8 @@
 //! Runs a model on a release of rten, for scripts/known-bugs: `rten_release MODEL`.
 //!
-//! Each line of the input is one of the model's inputs in order, each line that is printed one of its outputs: `f32 2,3 1.5 ...`,
-//! that is the element type (f32 or i32), the shape (`-` for none) and the elements. The exit status is 3, with rten's words on stderr, when it
-//! refuses, and that of a panic when it panics.
+//! Each line of the input is one of the model's inputs in order, and each line that is printed one of its outputs, as
+//! `f32 2,3 1.5 ...`: the element type (f32 or i32), the shape (`-` for none) and the elements. The exit status is 3, with
+//! rten's words on stderr, when it refuses, and that of a panic when it panics.
 
 use rten::{Model, Value};
 use rten_tensor::prelude::*;

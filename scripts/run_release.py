@@ -4,7 +4,7 @@ may take its process with it.
     run_release.py RUNTIME MODEL INPUTS.npz OUTPUTS.npz NAME...   (the names of the model's outputs, in order)
 
 The runtime is the one that PYTHONPATH leads to, and rten the program `rten_release` in PATH. The exit status is 3, with
-the runtime's words on stderr, when it refuses.
+the runtime's words on stderr, when it refuses, and 4 when it crashes without taking this process with it.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ import sys
 
 import numpy
 
-REFUSED = 3
+REFUSED, CRASHED = 3, 4
 
 
 def onnxruntime():
@@ -65,12 +65,15 @@ def rten():
         pass
 
     def run(model, inputs):
-        done = subprocess.run(["rten_release", model], input="".join(map(line, inputs.values())), capture_output=True, text=True)
+        lines = "".join(map(line, inputs.values()))
+        done = subprocess.run(["rten_release", model], input=lines, capture_output=True, text=True)
         if done.returncode == REFUSED:
             raise Refused(done.stderr)
         if done.returncode:
-            print(next((line for line in reversed(done.stderr.splitlines()) if "note:" not in line), ""), file=sys.stderr)
-            sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+            # A panic has told where it is, then why, then how to learn more.
+            told = [line for line in done.stderr.splitlines() if line and not line.startswith("note:")]
+            print(told[-1] if told else f"status {done.returncode}", file=sys.stderr)
+            sys.exit(CRASHED)
         return [array(line.split()) for line in done.stdout.splitlines()]
 
     def line(array):  # rten has i32 for every integer

@@ -6,7 +6,7 @@ use graphsmith::input;
 use graphsmith::npz::{self, Arrays};
 use graphsmith::onnx::proto::{
     AttributeProto, AttributeType, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use graphsmith::tensor::TensorData;
 use prost::Message;
@@ -412,6 +412,32 @@ fn outputs_of_another_runtime_are_judged() {
     fail(&folder.file("text.npz", "some text"), "not an archive");
     fail(&folder.path("missing.npz"), "No such file");
     assert_eq!(run(&["replay", &file, "--outputs", &inputs]).status.code(), Some(2), "judged without the inputs");
+}
+
+#[test]
+fn given_nans_and_infinities_are_judged_where_the_standard_speaks() {
+    let folder = Folder::new();
+    let exceptional = TensorData::from_f64(DType::F32, &[3], &[f64::NAN, f64::INFINITY, 1.0]);
+    let inputs = folder.npz("inputs.npz", &[("a", exceptional)]);
+    for (operator, judged) in [("Neg", "3 of 3"), ("Tanh", "1 of 3")] {
+        let whole = model(&[info("a", &["3"])], &[node(operator, &["a"], "b")], info("b", &["3"]));
+        let file = folder.file("model.onnx", whole);
+        let report = &json(&["replay", &file, "--inputs", &inputs, "--json"])[0];
+        assert!(report["notes"][0].as_str().unwrap().starts_with(judged), "{report:#}");
+    }
+    let weight = model(&[info("a", &["3"])], &[node("Add", &["a", "w"], "b")], info("b", &["3"]));
+    let mut weight = ModelProto::decode(&*weight).unwrap();
+    weight.graph.as_mut().unwrap().initializer.push(TensorProto {
+        name: "w".to_owned(),
+        dims: vec![1],
+        data_type: DType::F32.onnx_code(),
+        float_data: vec![f32::INFINITY],
+        ..Default::default()
+    });
+    let inputs = folder.npz("inputs.npz", &[("a", floats(&[3]))]);
+    let report =
+        &json(&["replay", &folder.file("weight.onnx", weight.encode_to_vec()), "--inputs", &inputs, "--json"])[0];
+    assert!(report["notes"][0].as_str().unwrap().starts_with("no reference: the inputs lead to NaN"), "{report:#}");
 }
 
 #[test]
