@@ -165,9 +165,10 @@ pub fn symptom(case: &Case, wrong: &Wrong) -> String {
         Wrong::Output(Difference::Value { output, element, got, wrong }) => {
             let expected = expected(*output);
             let allowed = expected.allowed.get(*element).copied().unwrap_or(0.0);
-            let (least, largest) = expected.range;
-            let why = match got.parse() {
-                Ok(value) if expected.is_beyond(value) => format!(", and no result is beyond {least} and {largest}"),
+            let why = match (got.parse(), expected.range) {
+                (Ok(value), Some((least, largest))) if expected.is_beyond(value) => {
+                    format!(", and no result is beyond {least} and {largest}")
+                }
                 _ if allowed.is_infinite() => ", which may be another number".to_owned(),
                 _ => format!(" with an allowed error of {allowed:.3e}"),
             };

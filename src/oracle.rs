@@ -7,7 +7,7 @@
 
 use crate::backend::{Failure, Level};
 use crate::dtype::DType;
-use crate::model::{LeafData, Model, Node};
+use crate::model::{LeafData, Model};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::tensor::TensorData;
 
@@ -33,7 +33,7 @@ pub struct Expected {
     /// The allowed absolute error of each element; infinite where the element is not judged. Empty: all are exact.
     pub allowed: Vec<f64>,
     /// The values that the operator can give at all; see [`crate::spec::OpSpec::range`].
-    pub range: (f64, f64),
+    pub range: Option<(f64, f64)>,
     /// Where an element that is not judged must be a number all the same: its bound is wide, and yet far from the end of
     /// the type's range. Empty: nowhere.
     finite: Vec<bool>,
@@ -257,7 +257,7 @@ impl Expected {
 
     /// Whether the operator gives no such value, whatever its operands are. A NaN is not beyond.
     pub fn is_beyond(&self, value: f64) -> bool {
-        value < self.range.0 || value > self.range.1
+        self.range.is_some_and(|(least, largest)| value < least || value > largest)
     }
 
     /// Where libtorch in the declared type breaks the bound, the bound is wrong: those elements are not judged.
@@ -274,14 +274,10 @@ impl Expected {
     }
 }
 
-/// The range of the operator that computes a value, in the value's own type.
-fn range(model: &Model, value: usize) -> (f64, f64) {
-    let first = |node: &&Node| node.outputs[0] == value;
-    let all = (f64::NEG_INFINITY, f64::INFINITY);
-    let (least, largest) = model.nodes.iter().find(first).map_or(all, |node| node.spec.range);
-    // Rounding keeps order, so that a rounded result lies within the rounded ends.
-    let ends = TensorData::from_f64(model.values[value].dtype, &[2], &[least, largest]).to_f64();
-    if (least, largest) == all { all } else { (ends[0], ends[1]) }
+/// The range of the operator that computes a value.
+fn range(model: &Model, value: usize) -> Option<(f64, f64)> {
+    let node = model.nodes.iter().find(|node| node.outputs[0] == value)?;
+    node.spec.range_in(model.values[value].dtype)
 }
 
 /// Where a result must be a number although its bound says little else.

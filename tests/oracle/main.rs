@@ -15,6 +15,7 @@ mod faults;
 mod findings;
 mod harness;
 mod honest;
+mod invariants;
 mod second_run;
 
 /// The cases of some seeds; an input that gives no case is left out.
