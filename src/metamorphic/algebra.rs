@@ -254,10 +254,10 @@ mod tests {
             table.iter().flat_map(|rule| rule.of).copied().chain(["Concat", "Mul", "Sigmoid"]).collect();
         let choose = |record: &input::Record| {
             let byte = mix(u64::from_le_bytes(record[8..].try_into().expect("eight bytes"))) as usize;
-            let names = if byte % 3 > 0 { rule.of } else { &near[..] };
+            let names = if byte.is_multiple_of(3) { &near[..] } else { rule.of };
             Choice::Operator(ops::by_name(names[byte / 3 % names.len()]).expect("rules name operators"))
         };
-        let opset = if seed % 2 == 0 { swarm.opset } else { NEWEST_OPSET };
+        let opset = if seed.is_multiple_of(2) { swarm.opset } else { NEWEST_OPSET };
         let swarm = Swarm { focus: Focus::NONE, opset, fresh: 8, exact: false, ..swarm };
         let model = graph::grow_with(&swarm, &input.records, choose).model();
         if model.nodes.is_empty() {

@@ -56,8 +56,7 @@ fn every_axis_changes_the_bytes_and_keeps_the_meaning() {
 #[test]
 fn another_meaning_is_a_contradiction() {
     let _no_grad = reference::init();
-    let [tanh, rounded, sigmoid] =
-        [&[("Tanh", 1)][..], &[("Tanh", 1), ("Identity", 1)], &[("Sigmoid", 1)]].map(|operators| chain(operators));
+    let [tanh, rounded, sigmoid] = [&[("Tanh", 1)][..], &[("Tanh", 1), ("Identity", 1)], &[("Sigmoid", 1)]].map(chain);
     assert_eq!(tanh.expectation.contradiction(&rounded.expectation), None);
     assert_eq!(tanh.expectation.contradiction(&sigmoid.expectation), Some((0, 0)));
 }

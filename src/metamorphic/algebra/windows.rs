@@ -134,7 +134,7 @@ pub const RULES: &[Rule] = &[
         let windows = Windows::of(s).filter(|_| s.node.outputs.len() == 1 && s.a.int("ceil_mode", 0) == 0)?;
         let legal = s.node.spec.name == "Conv" || windows.padded_less_than_kernel();
         let pads = vec![("pads", ints(windows.pads()))];
-        let written = s.a.text("auto_pad", "") != "" && legal;
+        let written = s.a.attribute("auto_pad").is_some() && legal;
         written.then(|| slide(s, &s.node.operands, &["auto_pad", "pads"], pads))?
     }),
     rule("padding before", WINDOWS, |s| {
