@@ -19,6 +19,8 @@ pub struct Target {
     pub backend: Box<dyn Backend>,
     pub version: String,
     pub support: Table,
+    /// Whether it is run: the minimiser asks the others only at times.
+    pub asked: bool,
 }
 
 /// Everything that judging needs besides the case.
@@ -170,6 +172,7 @@ impl Harness {
             version: backend.version(),
             support: Table::of(backend.id()),
             backend,
+            asked: true,
         };
         Harness { targets: backends.into_iter().map(target).collect(), known, stats: Stats::default() }
     }
@@ -223,7 +226,7 @@ impl Harness {
         let inputs = case.model.input_data(&case.data);
         let run = Run { model: &case.model, inputs: &inputs, largest: largest_integer(&case.model, &case.wide) };
         let mut outcomes = Vec::new();
-        for target in &self.targets {
+        for target in self.targets.iter().filter(|target| target.asked) {
             let (backend, level) = (target.backend.id(), Level::On);
             let at = Place { backend, version: &target.version, level };
             let support = run.model.support(&target.support);
@@ -288,7 +291,7 @@ impl Harness {
     /// each of them. A run after a failed one is [`Failure::Unsupported`].
     fn run_each(&mut self, onnx: &[u8], runs: &[Run], levels: &[Level]) -> Vec<Vec<Outcome>> {
         let mut outcomes: Vec<Vec<Outcome>> = runs.iter().map(|_| Vec::new()).collect();
-        for target in &self.targets {
+        for target in self.targets.iter().filter(|target| target.asked) {
             // The models differ in sizes only.
             let support = runs[0].model.support(&target.support);
             let id = target.backend.id();

@@ -2,7 +2,7 @@
 
 use super::judge::{self, Report};
 use super::types::{self, Dims};
-use super::{Exit, Result, one_line, peers};
+use super::{Error, Exit, Result, one_line, peers};
 use graphsmith::backend::isolate;
 use graphsmith::case::Case;
 use graphsmith::harness::Harness;
@@ -97,6 +97,25 @@ pub fn model(harness: &mut Harness, path: &Path, options: &Options) -> Result<Re
             Ok(peers::compare(harness, &bytes, &inputs, &data, &reason))
         }
     }
+}
+
+/// The case of an ONNX model, or of a folder with one and its inputs.
+pub fn case_of(harness: &Harness, path: &Path) -> Result<Case> {
+    let (model, given) = match path.is_dir() {
+        true => (path.join("model.onnx"), Some(path.join("inputs.npz"))),
+        false => (path.to_owned(), None),
+    };
+    let (_, mut proto) = super::read_onnx(&model)?;
+    let given = match &given {
+        Some(path) => Some((path.as_path(), super::read_npz(path)?)),
+        None => None,
+    };
+    let dims = Dims { named: &BTreeMap::new(), others: 2 };
+    types::fix_inputs(&mut proto, &model, dims, given.as_ref().map(|(path, arrays)| (*path, arrays)))?;
+    let inputs = types::inputs(&proto, &model)?;
+    let arrays = given.map(|(_, arrays)| arrays);
+    referenced(harness, &proto, &inputs, arrays.as_ref(), 0)
+        .map_err(|reason| Error::Usage(format!("{} cannot be minimised: {reason}", model.display())))
 }
 
 /// The case of a model that the reference can follow; else the reason, for people.
