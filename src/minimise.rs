@@ -10,14 +10,14 @@ use crate::harness::{Harness, Verdict};
 use crate::input::Input;
 use crate::known::Place;
 use crate::model::{LeafData, Model};
-use crate::oracle::{Outcome, Wrong};
+use crate::oracle::{Outcome, Wrong, exceptional};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::search::is_valid;
 use crate::triage;
 use std::collections::BTreeSet;
 
 mod bug;
-
+mod culprit;
 mod draft;
 mod graph;
 mod records;
@@ -111,7 +111,7 @@ fn first_finding(harness: &mut Harness, case: &Case) -> Result<Finding, Error> {
 
 fn with_data(model: Model, data: LeafData) -> Result<Case, Error> {
     let wide = reference::run(&model, &data, Precision::Wide)?;
-    if !is_valid(&model, &wide)? {
+    if !is_valid(&model, &wide)? && !exceptional::is_judgeable(&model, &data, &wide)? {
         return Err(Error::Nothing("the inputs lead to NaN, infinity, an overflow or an undefined result".to_owned()));
     }
     Ok(Case::with_data(model, data, wide)?)
@@ -163,7 +163,10 @@ impl<'a> Search<'a> {
         let case = self.one_operator(case);
         self.alone = self.operator_alone(&case)?;
         let case = self.least_case(case);
-        let finding = self.finding(&case)?;
+        let mut finding = self.finding(&case)?;
+        let cause = self.cause(&case);
+        finding.signature = self.signature(&case, &cause);
+        finding.cause = Some(cause);
         Ok(Minimised { input, case, finding, operators_before, runs: self.runs })
     }
 

@@ -2,6 +2,7 @@
 
 use super::judge::{self, Report};
 use super::{Error, Exit, Result, generate, progress};
+use graphsmith::backend::Level;
 use graphsmith::harness::{Harness, Verdict};
 use graphsmith::input::{self, Input};
 use graphsmith::known::Known;
@@ -43,6 +44,9 @@ pub struct Arguments {
     /// Minimise so many findings in random inputs and print a table
     #[arg(long, value_name = "N", hide = true)]
     sample: Option<usize>,
+    /// Only findings that --sample makes with optimisation alone
+    #[arg(long, hide = true)]
+    optimised: bool,
     /// The first seed of --sample
     #[arg(long, default_value_t = 0, hide = true)]
     seed: u64,
@@ -109,6 +113,10 @@ fn write(minimised: &Minimised, folder: &Path, force: bool) -> Result<()> {
         return Err(Error::Usage(format!("{shown} is there already: choose another folder, or add --force")));
     }
     let failed = |source| Error::Write { path: folder.to_owned(), source };
+    if folder.exists() {
+        // What was not written there before is left alone.
+        let _ = fs::remove_file(folder.join(INPUT));
+    }
     fs::create_dir_all(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }).map_err(failed)?;
     generate::write(&minimised.case, parent, name)?;
     if let Some(input) = &minimised.input {
@@ -126,8 +134,9 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
         let input = input::random(seed, arguments.records);
         seed += 1;
         let Ok(case) = Case::new(case::generate(&input))? else { continue };
-        if !matches!(harness.judge(&case)?, Verdict::Bug(_)) {
-            continue;
+        match harness.judge(&case)? {
+            Verdict::Bug(finding) if finding.level == Level::On || !arguments.optimised => {}
+            _ => continue,
         }
         let start = Instant::now();
         let minimised = match minimise::minimise(harness, Subject::Input(input), |_| {}) {
@@ -145,6 +154,9 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
             writeln!(out, "{:8} {from:3} -> {to:2} operators {runs:5} runs {elapsed:6.2} s  {signature}", seed - 1)?;
             out.flush()
         })?;
+        if let Some(folder) = &arguments.out {
+            write(&minimised, &folder.join(format!("{}", seed - 1)), arguments.force)?;
+        }
         (before.push(from as f64), after.push(to as f64), seconds.push(elapsed));
         bar.inc(1);
     }

@@ -89,6 +89,18 @@ impl Bug {
         Bug { backend, level, kind, context, text, agreed, witnesses }
     }
 
+    /// Whether the backend is right without its optimiser.
+    pub fn needs_optimiser(&self) -> bool {
+        self.level == Level::On && self.agreed.contains(&(self.context.clone(), Level::Off))
+    }
+
+    /// The source file of a crash, without the line, which differs from release to release.
+    pub fn place(&self) -> Option<String> {
+        let text = self.text.as_deref().filter(|_| self.kind == Kind::Crashed)?;
+        let file = text.rsplit_once(':').map_or(text, |(file, _)| file);
+        Some(file.to_owned())
+    }
+
     /// Whether an answer to the plain form of a case fails in the same way.
     pub fn is_plainly(&self, at: &Sighting) -> bool {
         let same = |wrong: &Wrong| wrong.kind() == self.kind && text(wrong) == self.text;

@@ -5,6 +5,7 @@ use crate::case::Case;
 use crate::dtype::DType;
 use crate::metamorphic::Axis;
 use crate::model::{LeafData, Model};
+use crate::oracle::exceptional;
 use crate::reference::{self, Precision, Values};
 use crate::schema;
 use crate::search;
@@ -71,7 +72,11 @@ impl Form {
                 values[value] = Some(output);
             }
         }
-        let valid = search::is_valid(model, &values).ok()?;
+        let valid = if exceptional::concerns(&self.data) {
+            exceptional::is_judgeable(model, &self.data, &values).ok()? && search::integers_fit(model, &values).ok()?
+        } else {
+            search::is_valid(model, &values).ok()?
+        };
         valid.then_some((self, values))
     }
 

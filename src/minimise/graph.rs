@@ -5,6 +5,7 @@ use super::{Search, Trust};
 use crate::case::Case;
 use crate::dtype::DType;
 use crate::model::{Control, Leaf, Model, Region, Value};
+use crate::oracle::exceptional;
 use crate::reference::Values;
 use crate::spec::{Domain, Role};
 use crate::tensor::TensorData;
@@ -35,6 +36,10 @@ pub fn cut(form: &mut Form, value: usize, wide: &Values, role: Role) -> bool {
     }
     let inside = repeat(model, node).is_some();
     let Some(data) = captured(wide, value, dtype) else { return false };
+    // Exceptional values are no weights: see the axis that plants them.
+    if role != Role::Input && exceptional::concerns(std::slice::from_ref(&data)) {
+        return false;
+    }
     let spare = Value { name: format!("{}_unused", model.values[value].name), ..model.values[value].clone() };
     model.values.push(spare);
     let spare = model.values.len() - 1;

@@ -138,11 +138,12 @@ impl Search<'_> {
     fn plainer_values(&mut self, case: &mut Case, leaf: usize, range: std::ops::Range<usize>, plain: Plain) {
         let change = |form: &mut Form| {
             let data = &mut form.data[leaf];
-            let before = data.to_f64();
-            let mut values = before.clone();
+            let mut values = data.to_f64();
             values[range.clone()].iter_mut().for_each(|value| *value = plain(*value));
-            *data = TensorData::from_f64(data.dtype, &data.shape, &values);
-            values != before
+            let plainer = TensorData::from_f64(data.dtype, &data.shape, &values);
+            let changed = plainer != *data;
+            *data = plainer;
+            changed
         };
         let (length, least) = (range.len(), case.data[leaf].len().div_ceil(PIECES));
         let mut probe = Form::of(case);
@@ -170,7 +171,8 @@ const PLAIN: &[Plain] = &[
     |value| (value * 8.0).round() / 8.0,
 ];
 
-fn is_required(operator: &str, attribute: &str) -> bool {
+/// Whether a node without the attribute is not legal.
+pub fn is_required(operator: &str, attribute: &str) -> bool {
     REQUIRED.iter().any(|(of, name)| *name == attribute && (of.is_empty() || *of == operator))
 }
 
