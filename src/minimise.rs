@@ -162,7 +162,11 @@ impl<'a> Search<'a> {
         let case = self.one_form(case);
         let case = self.one_operator(case);
         self.alone = self.operator_alone(&case)?;
-        let case = self.least_case(case);
+        let mut case = self.least_case(case);
+        if let Some(root) = self.root(&case) {
+            self.alone = self.operator_alone(&root)?;
+            case = self.least_case(root);
+        }
         let mut finding = self.finding(&case)?;
         let cause = self.cause(&case);
         finding.signature = self.signature(&case, &cause);
@@ -295,6 +299,25 @@ impl<'a> Search<'a> {
             }
         }
         case
+    }
+
+    /// One operator of a least case that is wrong alone in another way, such as in its shape where what follows is wrong in
+    /// values. It is what is wrong there, or it would have been cut off.
+    fn root(&mut self, case: &Case) -> Option<Case> {
+        if case.model.nodes.len() < 2 || self.bug.context.is_some() {
+            return None;
+        }
+        for node in 0..case.model.nodes.len() {
+            let (model, data) = triage::extract(&case.model, node, &case.wide);
+            let draft = Draft { first: Form { model, data }, again: None, setting: None };
+            let Some(alone) = draft.case() else { continue };
+            let shown = self.everyone(&alone);
+            if let Some(at) = shown.iter().find(|it| self.bug.may_follow_from(it)) {
+                self.bug = Bug::new(at, &shown);
+                return Some(alone);
+            }
+        }
+        None
     }
 
     /// What is found in the least case.

@@ -101,6 +101,11 @@ impl Bug {
         Some(file.to_owned())
     }
 
+    /// Whether an answer to a part of the case shows what may be the reason for the bug.
+    pub fn may_follow_from(&self, at: &Sighting) -> bool {
+        matches!(at.state, State::Wrong(_)) && at.backend == self.backend && at.level <= self.level
+    }
+
     /// Whether an answer to the plain form of a case fails in the same way.
     pub fn is_plainly(&self, at: &Sighting) -> bool {
         let same = |wrong: &Wrong| wrong.kind() == self.kind && text(wrong) == self.text;

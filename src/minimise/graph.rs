@@ -10,8 +10,11 @@ use crate::reference::Values;
 use crate::spec::{Domain, Role};
 use crate::tensor::TensorData;
 
+/// Earlier values that are tried in place of a node's result.
+const MOST_STAND_INS: usize = 6;
+
 /// Makes these values the only outputs, and removes what does not lead to them.
-pub fn keep_outputs(form: &mut Form, outputs: Vec<usize>) -> bool {
+fn keep_outputs(form: &mut Form, outputs: Vec<usize>) -> bool {
     let model = &form.model;
     let hidden = |value: &usize| {
         let node = producer(model, *value);
@@ -27,7 +30,7 @@ pub fn keep_outputs(form: &mut Form, outputs: Vec<usize>) -> bool {
 }
 
 /// Replaces a value by a leaf that holds what the reference computed for it.
-pub fn cut(form: &mut Form, value: usize, wide: &Values, role: Role) -> bool {
+fn cut(form: &mut Form, value: usize, wide: &Values, role: Role) -> bool {
     let model = &mut form.model;
     let Some(node) = producer(model, value) else { return false };
     let dtype = model.values[value].dtype;
@@ -55,22 +58,28 @@ pub fn cut(form: &mut Form, value: usize, wide: &Values, role: Role) -> bool {
 }
 
 /// The role of a captured value that is to be a constant.
-pub fn constant_role(dtype: DType) -> Role {
+fn constant_role(dtype: DType) -> Role {
     if dtype.is_float() { Role::Initializer } else { Role::Constant }
 }
 
-/// Lets what uses a node's result use one of its operands of the same type.
-pub fn bypass(form: &mut Form, node: usize, slot: usize) -> bool {
-    let model = &mut form.model;
-    let (from, to) = match (model.nodes[node].outputs.first(), model.nodes[node].operands.get(slot)) {
-        (Some(&from), Some(&Some(to))) => (from, to),
-        _ => return false,
+/// Values before a node that may stand for its result, the first of the model first.
+fn stand_ins(model: &Model, node: usize) -> Vec<usize> {
+    let Some(&from) = model.nodes[node].outputs.first() else { return Vec::new() };
+    let leaves = model.leaves.iter().map(|leaf| leaf.value);
+    let earlier = leaves.chain(model.nodes[..node].iter().flat_map(|node| node.outputs.iter().copied()));
+    let same = |value: &usize| {
+        let (one, other) = (&model.values[from], &model.values[*value]);
+        one.dtype == other.dtype && one.shape == other.shape && !other.name.is_empty()
     };
-    let (one, other) = (&model.values[from], &model.values[to]);
-    if one.dtype != other.dtype || one.shape != other.shape || repeat(model, node).is_some() {
-        return false;
-    }
-    if model.outputs.contains(&from) && producer(model, to).is_none() {
+    let hidden = |value: &usize| producer(model, *value).is_some_and(|node| repeat(model, node).is_some());
+    earlier.filter(same).filter(|value| !hidden(value)).take(MOST_STAND_INS).collect()
+}
+
+/// Lets what uses a node's first result use an earlier value of the same type.
+fn bypass(form: &mut Form, node: usize, to: usize) -> bool {
+    let model = &mut form.model;
+    let Some(&from) = model.nodes[node].outputs.first() else { return false };
+    if repeat(model, node).is_some() || (model.outputs.contains(&from) && producer(model, to).is_none()) {
         return false;
     }
     let replace = |value: &mut usize| {
@@ -93,7 +102,7 @@ pub fn bypass(form: &mut Form, node: usize, slot: usize) -> bool {
 }
 
 /// Takes the nodes of a region out of it.
-pub fn inline(form: &mut Form, region: usize) -> bool {
+fn inline(form: &mut Form, region: usize) -> bool {
     if region >= form.model.regions.len() {
         return false;
     }
@@ -219,8 +228,8 @@ impl Search<'_> {
         }
         let mut next = case.model.nodes.len();
         while let Some(node) = next.checked_sub(1) {
-            for slot in 0..case.model.nodes[node].operands.len() {
-                if self.edit(&mut case, Trust::Legal, &|form, _| bypass(form, node, slot)) {
+            for value in stand_ins(&case.model, node) {
+                if self.edit(&mut case, Trust::Legal, &|form, _| bypass(form, node, value)) {
                     break;
                 }
             }

@@ -4,6 +4,8 @@ use super::draft::Form;
 use super::{Search, Trust};
 use crate::case::Case;
 use crate::dtype::DType;
+use crate::oracle::exceptional;
+use crate::reference::Values;
 use crate::spec::Attribute;
 use crate::tensor::TensorData;
 
@@ -19,6 +21,9 @@ const REQUIRED: &[(&str, &str)] = &[
     ("LRN", "size"),
     ("MaxRoiPool", "pooled_shape"),
 ];
+
+/// The plainest first.
+const PLAIN_TYPES: &[DType] = &[DType::F32, DType::I64, DType::I32];
 
 /// Pieces of a tensor that are made plain one by one.
 const PIECES: usize = 32;
@@ -40,11 +45,14 @@ impl Search<'_> {
     }
 
     fn without_attribute(&mut self, case: &mut Case, node: usize, name: &str) -> bool {
+        // Plain values may not show what other values show.
         !is_required(case.model.nodes[node].spec.name, name)
-            && self.edit(case, Trust::Confirm, &|form, _| {
-                let attributes = &mut form.model.nodes[node].attributes;
-                attributes.retain(|(written, _)| written != name);
-                true
+            && RESAMPLED.iter().any(|&seed| {
+                self.edit(case, Trust::Confirm, &|form, _| {
+                    let attributes = &mut form.model.nodes[node].attributes;
+                    attributes.retain(|(written, _)| written != name);
+                    seed.is_none_or(|seed| resample(form, seed))
+                })
             })
     }
 
@@ -53,8 +61,15 @@ impl Search<'_> {
             let found = case.model.nodes[node].attributes.iter().find(|(written, _)| written == name);
             found.map(|(_, value)| value.clone())
         };
-        let Some(old) = value(case) else { return };
-        for plain in plainer(&old) {
+        let Some(old) = value(case).filter(|_| !names_type(name)) else { return };
+        let required = is_required(case.model.nodes[node].spec.name, name);
+        let zero = |value: &Attribute<i64>| match value {
+            Attribute::Int(value) => *value == 0,
+            Attribute::Ints(values) => values.contains(&0),
+            _ => false,
+        };
+        // Sizes and counts have no default, and 0 is none.
+        for plain in plainer(&old).into_iter().filter(|plain| !(required && zero(plain))) {
             let set = |form: &mut Form| {
                 let attributes = &mut form.model.nodes[node].attributes;
                 attributes
@@ -100,20 +115,24 @@ impl Search<'_> {
         }
     }
 
-    /// f32 in place of other floats, and i64 or i32 in place of other integers.
+    /// f32 in place of other types, then i64, then i32: of all values of one type, or of a leaf and what follows from it.
     fn plain_types(&mut self, case: &mut Case) {
-        for from in DType::ALL {
-            let plain: &[DType] = match from {
-                DType::F32 | DType::I64 | DType::Bool => continue,
-                DType::I32 => &[DType::I64],
-                float if float.is_float() => &[DType::F32],
-                _ => &[DType::I64, DType::I32],
-            };
-            if !case.model.values.iter().any(|value| value.dtype == from) {
+        for from in DType::ALL.into_iter().filter(|&from| from != DType::F32 && from != DType::Bool) {
+            for &to in PLAIN_TYPES.iter().take_while(|&&to| to != from) {
+                if case.model.values.iter().any(|value| value.dtype == from) {
+                    self.edit(case, Trust::Confirm, &|form, _| retype(form, from, to, None));
+                }
+            }
+        }
+        for leaf in 0..case.model.leaves.len() {
+            let from = case.data[leaf].dtype;
+            if from == DType::Bool {
                 continue;
             }
-            for &to in plain {
-                if self.edit(case, Trust::Confirm, &|form, _| retype(form, from, to)) {
+            for &to in PLAIN_TYPES.iter().take_while(|&&to| to != from) {
+                let one =
+                    |follows: bool| move |form: &mut Form, _: &Values| retype(form, from, to, Some((leaf, follows)));
+                if self.edit(case, Trust::Confirm, &one(true)) || self.edit(case, Trust::Confirm, &one(false)) {
                     break;
                 }
             }
@@ -158,6 +177,21 @@ impl Search<'_> {
     }
 }
 
+/// The data that a model with other sizes or attributes is tried with: the old ones, then others.
+pub const RESAMPLED: [Option<u64>; 3] = [None, Some(1), Some(2)];
+
+/// Gives every leaf whose content is free other data; false where none is, or where they are exceptional.
+pub fn resample(form: &mut Form, seed: u64) -> bool {
+    if form.model.leaves.iter().all(|leaf| leaf.content.is_some()) || exceptional::concerns(&form.data) {
+        return false;
+    }
+    for (leaf, data) in form.model.leaves.iter().zip(&form.data) {
+        form.model.values[leaf.value].shape.clone_from(&data.shape);
+    }
+    form.data = form.model.sample(seed, 0);
+    true
+}
+
 type Plain = fn(f64) -> f64;
 
 /// From the plainest on. Each leaves a plainer value as it is.
@@ -174,6 +208,11 @@ const PLAIN: &[Plain] = &[
 /// Whether a node without the attribute is not legal.
 pub fn is_required(operator: &str, attribute: &str) -> bool {
     REQUIRED.iter().any(|(of, name)| *name == attribute && (of.is_empty() || *of == operator))
+}
+
+/// Whether an attribute holds the code of an element type.
+fn names_type(attribute: &str) -> bool {
+    matches!(attribute, "to" | "dtype" | "output_dtype" | "output_datatype" | "stash_type" | "softmax_precision")
 }
 
 /// Plainer values of an attribute, the plainest first.
@@ -203,18 +242,25 @@ fn plainer(value: &Attribute<i64>) -> Vec<Attribute<i64>> {
     }
 }
 
-/// Every value of one type becomes one of another.
-fn retype(form: &mut Form, from: DType, to: DType) -> bool {
+/// Values of one type become values of another: all of them, or those of one leaf and, where they follow from it, of nodes.
+fn retype(form: &mut Form, from: DType, to: DType, one: Option<(usize, bool)>) -> bool {
     let model = &mut form.model;
-    model.values.iter_mut().filter(|value| value.dtype == from).for_each(|value| value.dtype = to);
-    for (leaf, data) in model.leaves.iter_mut().zip(&mut form.data).filter(|(_, data)| data.dtype == from) {
-        *data = TensorData::from_f64(to, &data.shape, &data.to_f64());
-        leaf.content = leaf.content.as_ref().map(|_| data.clone());
+    let concerned = |leaf: usize| one.is_none_or(|(only, _)| only == leaf);
+    let mut changed = vec![one.is_none_or(|(_, follows)| follows); model.values.len()];
+    for (index, leaf) in model.leaves.iter().enumerate() {
+        changed[leaf.value] = concerned(index);
+    }
+    let of_type = model.values.iter_mut().zip(&changed).filter(|(value, changed)| **changed && value.dtype == from);
+    of_type.for_each(|(value, _)| value.dtype = to);
+    for (index, (leaf, data)) in model.leaves.iter_mut().zip(&mut form.data).enumerate() {
+        if concerned(index) && data.dtype == from {
+            *data = TensorData::from_f64(to, &data.shape, &data.to_f64());
+            leaf.content = leaf.content.as_ref().map(|_| data.clone());
+        }
     }
     let code = |dtype: DType| i64::from(dtype.onnx_code());
     for (name, attribute) in model.nodes.iter_mut().flat_map(|node| &mut node.attributes) {
-        let names_type = matches!(&**name, "to" | "dtype" | "output_dtype" | "output_datatype");
-        if names_type && *attribute == Attribute::Int(code(from)) {
+        if names_type(name) && one.is_none() && *attribute == Attribute::Int(code(from)) {
             *attribute = Attribute::Int(code(to));
         }
     }

@@ -1,6 +1,7 @@
 //! Smaller sizes: leaves are sliced, and everything that follows from their sizes is computed anew.
 
 use super::draft::Form;
+use super::simplify::{RESAMPLED, resample};
 use super::{Search, Trust};
 use crate::case::Case;
 use crate::spec::{Attribute, Domain};
@@ -45,9 +46,13 @@ impl Search<'_> {
     fn least_axes(&mut self, case: &mut Case, axes: &[Axis]) {
         loop {
             let size = case.data[axes[0].0].shape[axes[0].1];
-            let done = smaller(size)
-                .into_iter()
-                .any(|smaller| self.edit(case, Trust::Confirm, &|form, _| resize(form, axes, smaller)));
+            let done = smaller(size).into_iter().any(|smaller| {
+                RESAMPLED.iter().take(2).any(|&seed| {
+                    self.edit(case, Trust::Confirm, &|form, _| {
+                        resize(form, axes, smaller) && seed.is_none_or(|seed| resample(form, seed))
+                    })
+                })
+            });
             if !done {
                 return;
             }
