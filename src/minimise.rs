@@ -4,6 +4,7 @@
 //! [`bug`] shows: records of the fuzzer's input, then the graph, then sizes, attributes, element types and values. The
 //! budget counts runs, never time, so that the same finding always ends as the same case.
 
+use crate::backend::Level;
 use crate::case::{self, Case};
 use crate::finding::Finding;
 use crate::harness::{Harness, Verdict};
@@ -96,7 +97,7 @@ pub fn minimise(
         let bug = Bug::new(at, &shown);
         Search::new(harness, bug, &mut progress).minimise(input, case)
     });
-    harness.targets.iter_mut().for_each(|target| target.asked = true);
+    harness.targets.iter_mut().for_each(|target| target.asked = &Level::ALL);
     (harness.stats, harness.known) = (stats, known);
     result
 }
@@ -115,6 +116,13 @@ fn with_data(model: Model, data: LeafData) -> Result<Case, Error> {
         return Err(Error::Nothing("the inputs lead to NaN, infinity, an overflow or an undefined result".to_owned()));
     }
     Ok(Case::with_data(model, data, wide)?)
+}
+
+/// Runs what a bug can be seen by, and nothing else.
+fn ask_only(harness: &mut Harness, bug: &Bug) {
+    for target in &mut harness.targets {
+        target.asked = if target.backend.id() == bug.backend { bug.levels() } else { &[] };
+    }
 }
 
 /// How a changed case is judged.
@@ -142,7 +150,7 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(harness: &'a mut Harness, bug: Bug, progress: &'a mut dyn FnMut(Progress)) -> Search<'a> {
-        harness.targets.iter_mut().for_each(|target| target.asked = target.backend.id() == bug.backend);
+        ask_only(harness, &bug);
         let (alone, runs, limit, failed, part) = (None, 0, RUNS, BTreeSet::new(), "records");
         Search { harness, bug, alone, runs, limit, failed, part, progress }
     }
@@ -217,9 +225,9 @@ impl<'a> Search<'a> {
 
     /// The answers of every backend.
     fn everyone(&mut self, case: &Case) -> Vec<Sighting> {
-        self.harness.targets.iter_mut().for_each(|target| target.asked = true);
+        self.harness.targets.iter_mut().for_each(|target| target.asked = &Level::ALL);
         let shown = observe(self.harness, case);
-        self.harness.targets.iter_mut().for_each(|target| target.asked = target.backend.id() == self.bug.backend);
+        ask_only(self.harness, &self.bug);
         shown
     }
 
@@ -280,6 +288,7 @@ impl<'a> Search<'a> {
             let shown = self.everyone(&plain);
             if let Some(at) = shown.iter().find(|it| self.bug.is_plainly(it)) {
                 self.bug = Bug::new(at, &shown);
+                ask_only(self.harness, &self.bug);
                 return plain;
             }
         }
@@ -314,6 +323,7 @@ impl<'a> Search<'a> {
             let shown = self.everyone(&alone);
             if let Some(at) = shown.iter().find(|it| self.bug.may_follow_from(it)) {
                 self.bug = Bug::new(at, &shown);
+                ask_only(self.harness, &self.bug);
                 return Some(alone);
             }
         }
@@ -322,7 +332,7 @@ impl<'a> Search<'a> {
 
     /// What is found in the least case.
     fn finding(&mut self, case: &Case) -> Result<Finding, Error> {
-        self.harness.targets.iter_mut().for_each(|target| target.asked = true);
+        self.harness.targets.iter_mut().for_each(|target| target.asked = &Level::ALL);
         let answers = self.harness.answers(case);
         let target = self.harness.target(self.bug.backend);
         let at = Place { backend: self.bug.backend, version: &target.version, level: self.bug.level };

@@ -4,9 +4,10 @@ use graphsmith::case::Case;
 use graphsmith::dtype::DType;
 use graphsmith::input;
 use graphsmith::npz::{self, Arrays};
+use graphsmith::onnx;
 use graphsmith::onnx::proto::{
     AttributeProto, AttributeType, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use graphsmith::tensor::TensorData;
 use prost::Message;
@@ -142,7 +143,7 @@ fn floats(shape: &[usize]) -> TensorData {
 #[test]
 fn every_command_explains_itself() {
     let help = print(&["--help"]);
-    for command in ["gen", "show", "run", "replay", "ops", "backends", "probe", "dictionary"] {
+    for command in ["gen", "show", "run", "replay", "minimise", "ops", "backends", "probe", "dictionary"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
         assert!(print(&[command, "--help"]).contains("Example"), "{command}");
     }
@@ -378,6 +379,69 @@ fn inputs_that_do_not_fit_are_told() {
 }
 
 #[test]
+fn outputs_of_another_runtime_are_judged() {
+    let folder = Folder::new();
+    let file = folder.file("model.onnx", sum());
+    let inputs = folder.npz("inputs.npz", &[("a", floats(&[2, 3])), ("b", floats(&[3]))]);
+    let judge = |outputs: &[(&str, TensorData)], more: &[&str]| {
+        let outputs = folder.npz("outputs.npz", outputs);
+        run(&[&["replay", &file, "--inputs", &inputs, "--outputs", &outputs], more].concat())
+    };
+    let right = TensorData::from_f64(DType::F32, &[2, 3], &[1f64.tanh(); 6]);
+    let output = judge(&[("d", right.clone())], &[]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.contains("all answers agree") && shown.contains("outputs.npz"), "{shown}");
+    let mut off = right.to_f64();
+    off[4] += 1e-3;
+    for (wrong, part) in [
+        (TensorData::from_f64(DType::F32, &[2, 3], &off), "d[1, 1] is 0.76259"),
+        (TensorData::zeros(DType::F32, &[3, 2]), "d has the shape [3, 2]"),
+        (TensorData::zeros(DType::F64, &[2, 3]), "d has the element type f64"),
+    ] {
+        let output = judge(&[("d", wrong)], &["--runtime", "other 1.2", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &report[0]["verdict"]), (Some(1), &"finding".into()), "{report:#}");
+        let answer = &report[0]["answers"][0];
+        assert_eq!((&answer["backend"], &answer["answer"]), (&"other 1.2".into(), &"differs".into()), "{report:#}");
+        assert!(answer["detail"].as_str().unwrap().contains(part), "{report:#}");
+    }
+    let fail = |outputs: &str, part: &str| {
+        fails(&["replay", &file, "--inputs", &inputs, "--outputs", outputs], &[outputs, part]);
+    };
+    fail(&folder.npz("empty.npz", &[]), "no array `d`");
+    fail(&folder.npz("extra.npz", &[("d", right.clone()), ("c", right)]), "no output `c`");
+    fail(&folder.file("text.npz", "some text"), "not an archive");
+    fail(&folder.path("missing.npz"), "No such file");
+    assert_eq!(run(&["replay", &file, "--outputs", &inputs]).status.code(), Some(2), "judged without the inputs");
+}
+
+#[test]
+fn given_nans_and_infinities_are_judged_where_the_standard_speaks() {
+    let folder = Folder::new();
+    let exceptional = TensorData::from_f64(DType::F32, &[3], &[f64::NAN, f64::INFINITY, 1.0]);
+    let inputs = folder.npz("inputs.npz", &[("a", exceptional)]);
+    for (operator, judged) in [("Neg", "3 of 3"), ("Tanh", "1 of 3")] {
+        let whole = model(&[info("a", &["3"])], &[node(operator, &["a"], "b")], info("b", &["3"]));
+        let file = folder.file("model.onnx", whole);
+        let report = &json(&["replay", &file, "--inputs", &inputs, "--json"])[0];
+        assert!(report["notes"][0].as_str().unwrap().starts_with(judged), "{report:#}");
+    }
+    let weight = model(&[info("a", &["3"])], &[node("Add", &["a", "w"], "b")], info("b", &["3"]));
+    let mut weight = ModelProto::decode(&*weight).unwrap();
+    weight.graph.as_mut().unwrap().initializer.push(TensorProto {
+        name: "w".to_owned(),
+        dims: vec![1],
+        data_type: DType::F32.onnx_code(),
+        float_data: vec![f32::INFINITY],
+        ..Default::default()
+    });
+    let inputs = folder.npz("inputs.npz", &[("a", floats(&[3]))]);
+    let report =
+        &json(&["replay", &folder.file("weight.onnx", weight.encode_to_vec()), "--inputs", &inputs, "--json"])[0];
+    assert!(report["notes"][0].as_str().unwrap().starts_with("no reference: the inputs lead to NaN"), "{report:#}");
+}
+
+#[test]
 fn models_without_a_reference_compare_backends() {
     let folder = Folder::new();
     let file = folder.file("if.onnx", conditional());
@@ -441,4 +505,44 @@ fn support_tables_are_probed() {
     fails(&["probe", "--backend", "tract", "--operator", "Add", "--count", "1", &write], &["probe all"]);
     fails(&["probe", "--operator", "NoSuchOperator"], &["NoSuchOperator"]);
     fails(&["probe", "--write=/nonexistent"], &["/nonexistent"]);
+}
+
+/// MatMulInteger over an inner dimension of 0 with zero points of columns, behind an operator that has no part in it, ends
+/// ONNX Runtime 1.32's process.
+#[test]
+fn what_ends_a_process_is_minimised() {
+    let folder = Folder::new();
+    let typed = |name: &str, dtype: DType, shape: &[usize]| {
+        onnx::export_type(&graphsmith::model::Value { name: name.to_owned(), dtype, shape: shape.to_vec() })
+    };
+    let node = |operator: &str, inputs: &[&str], output: &str| NodeProto {
+        op_type: operator.to_owned(),
+        input: inputs.iter().map(|&name| name.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        ..Default::default()
+    };
+    let graph = GraphProto {
+        name: "crash".to_owned(),
+        node: vec![node("Transpose", &["c"], "b"), node("MatMulInteger", &["a", "b", "", "z"], "d")],
+        input: vec![typed("a", DType::U8, &[4, 0]), typed("c", DType::U8, &[3, 0]), typed("z", DType::U8, &[3])],
+        output: vec![typed("d", DType::I32, &[4, 3])],
+        value_info: vec![typed("b", DType::U8, &[0, 3])],
+        ..Default::default()
+    };
+    let opset = OperatorSetIdProto { domain: String::new(), version: 18 };
+    let model = ModelProto { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..Default::default() };
+    let file = folder.file("model.onnx", model.encode_to_vec());
+    let out = folder.path("least");
+    let call = ["minimise", &file, "--backend", "ort", "--known", "--out", &out, "--json"];
+    let output = run(&call);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let finding = &report[0]["finding"];
+    assert_eq!(finding["kind"], "crashed", "{finding}");
+    let signature = finding["signature"].as_str().unwrap();
+    assert!(signature.starts_with("ort crashed MatMulInteger u8[empty] "), "{signature}");
+    let least = fs::read(Path::new(&out).join("model.onnx")).unwrap();
+    assert_eq!(onnx::decode(&least).unwrap().graph.unwrap().node.len(), 1);
+    fails(&call, &["least", "--force"]);
+    assert!(print(&["minimise", &file, "--backend", "ort"]).contains("known issues"));
 }

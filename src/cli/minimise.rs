@@ -3,9 +3,10 @@
 use super::judge::{self, Report};
 use super::{Error, Exit, Result, generate, progress};
 use graphsmith::backend::Level;
+use graphsmith::finding::Finding;
 use graphsmith::harness::{Harness, Verdict};
 use graphsmith::input::{self, Input};
-use graphsmith::known::Known;
+use graphsmith::known::{Known, Place};
 use graphsmith::limits::MAX_INPUT_BYTES;
 use graphsmith::minimise::{self, Minimised, Subject};
 use graphsmith::{case, case::Case};
@@ -129,15 +130,19 @@ fn write(minimised: &Minimised, folder: &Path, force: bool) -> Result<()> {
 fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut dyn Write) -> Result<Exit> {
     let bar = progress(count as u64, "findings");
     let (mut before, mut after, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
+    let listed = Known::built_in()?;
+    let (mut same, mut of) = (0, 0);
     let mut seed = arguments.seed;
     while after.len() < count {
         let input = input::random(seed, arguments.records);
         seed += 1;
         let Ok(case) = Case::new(case::generate(&input))? else { continue };
-        match harness.judge(&case)? {
-            Verdict::Bug(finding) if finding.level == Level::On || !arguments.optimised => {}
+        let issue = match harness.judge(&case)? {
+            Verdict::Bug(finding) if finding.level == Level::On || !arguments.optimised => {
+                issue(harness, &listed, &case, &finding)
+            }
             _ => continue,
-        }
+        };
         let start = Instant::now();
         let minimised = match minimise::minimise(harness, Subject::Input(input), |_| {}) {
             Ok(minimised) => minimised,
@@ -148,10 +153,22 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
             Err(minimise::Error::Defect(defect)) => return Err(Error::Defect(defect)),
         };
         let elapsed = start.elapsed().as_secs_f64();
+        let mark = match (issue, self::issue(harness, &listed, &minimised.case, &minimised.finding)) {
+            (None, _) => "",
+            (Some(before), after) => {
+                of += 1;
+                same += usize::from(after.as_ref() == Some(&before));
+                if after == Some(before) { "same issue" } else { "OTHER ISSUE" }
+            }
+        };
         let (from, to) = (minimised.operators_before, minimised.case.model.nodes.len());
         let (runs, signature) = (minimised.runs, &minimised.finding.signature);
         bar.suspend(|| {
-            writeln!(out, "{:8} {from:3} -> {to:2} operators {runs:5} runs {elapsed:6.2} s  {signature}", seed - 1)?;
+            writeln!(
+                out,
+                "{:8} {from:3} -> {to:2} operators {runs:5} runs {elapsed:6.2} s  {signature}  {mark}",
+                seed - 1
+            )?;
             out.flush()
         })?;
         if let Some(folder) = &arguments.out {
@@ -167,5 +184,20 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
         let at = |share: f64| list[((list.len() - 1) as f64 * share).round() as usize];
         writeln!(out, "{name:24} {:8.2} {:8.2} {:8.2}", at(0.5), at(0.9), at(1.0))?;
     }
+    writeln!(out, "{same} of {of} that known.toml explains are explained by the same entry afterwards")?;
     Ok(Exit::Finding)
+}
+
+/// The entry of the committed list that explains a finding.
+fn issue(harness: &mut Harness, listed: &Known, case: &Case, finding: &Finding) -> Option<String> {
+    let answers = harness.answers(case);
+    let version =
+        harness.target(answers.first.iter().find(|it| it.backend == finding.backend)?.backend).version.clone();
+    let at = Place { backend: &finding.backend, version: &version, level: finding.level };
+    let part = answers.parts(case).find(|part| part.context() == finding.context)?;
+    let outcome = part.outcomes.iter().find(|it| it.backend == at.backend && it.level == at.level)?;
+    let wrong = part.case.expectation.judge_each(&outcome.result);
+    let wrong = wrong.iter().find(|wrong| wrong.kind() == finding.kind)?;
+    let index = listed.explaining(at, wrong, &part.case.model)?;
+    listed.iter().nth(index).map(|(issue, _)| issue.id.clone())
 }

@@ -89,6 +89,11 @@ impl Bug {
         Bug { backend, level, kind, context, text, agreed, witnesses }
     }
 
+    /// The levels that say whether it shows.
+    pub fn levels(&self) -> &'static [Level] {
+        if self.level == Level::Off && self.agreed.is_empty() { &[Level::Off] } else { &Level::ALL }
+    }
+
     /// Whether the backend is right without its optimiser.
     pub fn needs_optimiser(&self) -> bool {
         self.level == Level::On && self.agreed.contains(&(self.context.clone(), Level::Off))

@@ -1,7 +1,7 @@
 //! Smaller sizes: leaves are sliced, and everything that follows from their sizes is computed anew.
 
 use super::draft::Form;
-use super::simplify::{RESAMPLED, resample};
+use super::simplify::resample;
 use super::{Search, Trust};
 use crate::case::Case;
 use crate::spec::{Attribute, Domain};
@@ -11,6 +11,16 @@ use crate::tensor::TensorData;
 const STEPS_BELOW: usize = 9;
 /// Pairs of axes beyond which coincidences of sizes are not looked at.
 const MOST_PAIRS: usize = 24;
+
+/// Which elements along an axis are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    First,
+    Last,
+}
+
+/// What is kept, and whether other data take its place.
+const CHOICES: [(End, Option<u64>); 3] = [(End::First, None), (End::Last, None), (End::First, Some(1))];
 
 /// An axis of a leaf.
 type Axis = (usize, usize);
@@ -24,7 +34,7 @@ impl Search<'_> {
                 let done = [false, true].into_iter().any(|named| {
                     self.edit(&mut case, Trust::Confirm, &|form, _| {
                         let axes = axes_of(form, size);
-                        resize(form, &axes, smaller) | (named && rename(form, size, smaller))
+                        resize(form, &axes, smaller, End::First) | (named && rename(form, size, smaller))
                     })
                 });
                 if done {
@@ -47,9 +57,9 @@ impl Search<'_> {
         loop {
             let size = case.data[axes[0].0].shape[axes[0].1];
             let done = smaller(size).into_iter().any(|smaller| {
-                RESAMPLED.iter().take(2).any(|&seed| {
+                CHOICES.iter().any(|&(end, seed)| {
                     self.edit(case, Trust::Confirm, &|form, _| {
-                        resize(form, axes, smaller) && seed.is_none_or(|seed| resample(form, seed))
+                        resize(form, axes, smaller, end) && seed.is_none_or(|seed| resample(form, seed))
                     })
                 })
             });
@@ -104,13 +114,13 @@ fn pairs(case: &Case) -> Vec<[Axis; 2]> {
 }
 
 /// Cuts leaves off along axes. Lengths and indices stay within what is left.
-fn resize(form: &mut Form, axes: &[Axis], size: usize) -> bool {
+fn resize(form: &mut Form, axes: &[Axis], size: usize, end: End) -> bool {
     for &(leaf, axis) in axes {
         let data = &form.data[leaf];
         if data.shape[axis] <= size {
             return false;
         }
-        let cut = first_along(data, axis, size);
+        let cut = part_along(data, axis, size, end);
         let leaf_of = &mut form.model.leaves[leaf];
         if leaf_of.content.is_some() {
             leaf_of.content = Some(cut.clone());
@@ -162,15 +172,16 @@ fn rename(form: &mut Form, from: usize, to: usize) -> bool {
     renamed
 }
 
-/// The first elements along an axis.
-fn first_along(data: &TensorData, axis: usize, size: usize) -> TensorData {
+/// The first or last elements along an axis.
+fn part_along(data: &TensorData, axis: usize, size: usize, end: End) -> TensorData {
     let inner: usize = data.shape[axis + 1..].iter().product::<usize>() * data.dtype.size_bytes();
     let row = data.shape[axis] * inner;
+    let from = if end == End::Last { row - size * inner } else { 0 };
     let mut shape = data.shape.clone();
     shape[axis] = size;
     let bytes = match row {
         0 => Vec::new(),
-        row => data.bytes.chunks_exact(row).flat_map(|row| row[..size * inner].iter().copied()).collect(),
+        row => data.bytes.chunks_exact(row).flat_map(|row| row[from..][..size * inner].iter().copied()).collect(),
     };
     TensorData { dtype: data.dtype, shape, bytes }
 }
