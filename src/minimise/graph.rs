@@ -34,7 +34,8 @@ fn cut(form: &mut Form, value: usize, wide: &Values, role: Role) -> bool {
     let model = &mut form.model;
     let Some(node) = producer(model, value) else { return false };
     let dtype = model.values[value].dtype;
-    if model.outputs.contains(&value) {
+    let used = model.nodes.iter().any(|node| node.operands.contains(&Some(value)));
+    if model.outputs.contains(&value) || !used {
         return false;
     }
     let inside = repeat(model, node).is_some();
