@@ -30,6 +30,7 @@
 //! | [`backend`] | the compilers under test |
 //! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
+//! | [`mod@minimise`] | a finding to the least case that shows it, with the part of the backend to blame |
 //! | [`fuzz`] | the glue to libFuzzer |
 
 pub mod audit;
