@@ -174,7 +174,9 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
         if let Some(folder) = &arguments.out {
             write(&minimised, &folder.join(format!("{}", seed - 1)))?;
         }
-        (before.push(from as f64), after.push(to as f64), seconds.push(elapsed));
+        before.push(from as f64);
+        after.push(to as f64);
+        seconds.push(elapsed);
         bar.inc(1);
     }
     bar.finish_and_clear();
