@@ -30,6 +30,7 @@
 //! | [`backend`] | the compilers under test |
 //! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
+//! | [`mod@minimise`] | a finding to the least case that shows it, with the part of the backend to blame |
 //! | [`fuzz`] | the glue to libFuzzer |
 
 pub mod audit;
@@ -44,6 +45,7 @@ pub mod input;
 pub mod known;
 pub mod limits;
 pub mod metamorphic;
+pub mod minimise;
 pub mod model;
 pub mod npz;
 pub mod onnx;

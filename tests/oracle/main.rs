@@ -16,6 +16,7 @@ mod findings;
 mod harness;
 mod honest;
 mod invariants;
+mod minimise;
 mod second_run;
 
 /// The cases of some seeds; an input that gives no case is left out.
