@@ -8,6 +8,7 @@ use crate::onnx;
 use crate::oracle::Expectation;
 use crate::reference::{self, Defect, Precision, Values};
 use crate::search;
+use crate::solve::Tally;
 use crate::spec::{Role, Skip};
 use crate::swarm::Swarm;
 
@@ -44,9 +45,8 @@ pub struct Generated {
     pub axis: Option<&'static Axis>,
     /// What became of each record.
     pub fates: Vec<Result<(), Skip>>,
-    /// How many records hints decided, and how many Z3.
-    pub by_hints: usize,
-    pub by_solver: usize,
+    /// What the laws of the records needed.
+    pub tally: Tally,
 }
 
 /// Why an input gives no case.
@@ -81,8 +81,7 @@ impl Generated {
             rebound: graph.rebound(swarm.data_seed),
             axis: metamorphic::choose(swarm.axis),
             fates: graph.fates.iter().map(|fate| fate.map(|_| ())).collect(),
-            by_hints: graph.laws.by_hints,
-            by_solver: graph.laws.by_solver,
+            tally: graph.laws.tally,
         }
     }
 }
