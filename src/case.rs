@@ -12,6 +12,11 @@ use crate::solve::Tally;
 use crate::spec::{Role, Skip};
 use crate::swarm::Swarm;
 
+/// With this share of its results judged a case is good enough.
+const JUDGED_SHARE: f64 = 0.9;
+/// Samples, of all scales, that are tried where it is not.
+const OTHER_SAMPLES: u32 = 8;
+
 /// A model ready to be judged.
 pub struct Case {
     pub model: Model,
@@ -94,8 +99,8 @@ impl Case {
         }
         let found = search::search(&generated.model, generated.seed)?;
         let Some(wide) = found.values else { return Ok(Err(NoCase::Invalid)) };
-        let mut case = Case::with_data(generated.model, found.data, wide)?;
         let seed = mix(generated.seed);
+        let mut case = Case::with_data(generated.model, found.data, wide)?.more_judgeable(seed)?;
         match (generated.rebound, generated.axis) {
             (Some(rebound), _) => case.again = case.rebind(rebound, seed)?.map(Box::new),
             (None, Some(Axis { way: Way::Again, .. })) => {
@@ -108,6 +113,27 @@ impl Case {
             case.setting = Some(axis).filter(|axis| matches!(axis.way, Way::Setting(_)));
         }
         Ok(Ok(case))
+    }
+
+    /// The same model with other valid data, if these let more of the results be judged. Most cases need none.
+    fn more_judgeable(mut self, seed: u64) -> Result<Case, Defect> {
+        for attempt in 0..OTHER_SAMPLES {
+            let Expectation { judged, elements, .. } = self.expectation;
+            if judged as f64 >= JUDGED_SHARE * elements as f64 {
+                break;
+            }
+            let data = self.model.sample(mix(seed ^ u64::from(attempt)), attempt);
+            let wide = reference::run(&self.model, &data, Precision::Wide)?;
+            if !search::is_valid(&self.model, &wide)? {
+                continue;
+            }
+            let expectation = Expectation::new(&self.model, &data, &wide)?;
+            if expectation.judged > judged {
+                let onnx = onnx::encode(&self.model, &data);
+                self = Case { data, wide, expectation, onnx, ..self };
+            }
+        }
+        Ok(self)
     }
 
     /// The case said otherwise. None where the axis changes nothing, or where the change makes data invalid.

@@ -1,20 +1,13 @@
 //! CPU time, for criterion and for tables.
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use graphsmith::clock::cpu_time;
 use std::time::Duration;
 
 /// Each thing is timed so often, and the median counts.
 const REPETITIONS: usize = 5;
 
-/// CPU time of all threads of this process. Other load on the machine hardly changes it.
 pub struct CpuTime;
-
-pub fn cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for writes. The clock exists on every Linux, so the call cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
 
 impl Measurement for CpuTime {
     type Intermediate = Duration;

@@ -175,6 +175,12 @@ impl Graph {
         check_form(spec, &draft, types, swarm)?;
         let reused = |operand: &Source| if let Source::Reused(pooled) = *operand { Some(values[pooled]) } else { None };
         let reused: Vec<Option<ValueId>> = draft.operands.iter().map(reused).collect();
+        let fixed = draft.operands.iter().all(|operand| match *operand {
+            Source::Reused(pooled) => types[pooled].fixed,
+            Source::Leaf(leaf) => draft.leaves[leaf].ty.fixed,
+            Source::Absent => true,
+        });
+        draft.outputs.iter_mut().for_each(|output| output.fixed = fixed || output.elements.is_some());
         self.laws.admit(&mut self.vars, std::mem::take(&mut draft.laws), first_new)?;
         if self.check_limits(&draft).is_err() {
             self.shrink(&draft, first_new)?;
