@@ -104,8 +104,21 @@ impl Model {
     pub fn insert_node(&mut self, at: usize, node: Node) {
         self.nodes.insert(at, node);
         for region in &mut self.regions {
-            region.shift(at);
+            region.shift(at, 1);
         }
+    }
+
+    /// Takes away the node at `at`, which must not be within control flow.
+    pub fn remove_node(&mut self, at: usize) {
+        self.nodes.remove(at);
+        for region in &mut self.regions {
+            region.shift(at, -1);
+        }
+    }
+
+    /// Whether the node at `at` is within control flow.
+    pub fn in_region(&self, at: usize) -> bool {
+        self.regions.iter().any(|region| region.nodes.contains(&at))
     }
 
     /// The leaves that are graph inputs, in the order of `graph.input`.
@@ -126,8 +139,12 @@ impl Model {
             None => {
                 let value = &self.values[leaf.value];
                 let mut stream = Stream::new(seed ^ (index as u64) << 32);
-                let values: Vec<f64> =
-                    (0..value.len()).map(|_| sample_element(value.dtype, leaf.domain, attempt, &mut stream)).collect();
+                let ties = stream.below(TIES) == 0 && value.dtype.is_float() && leaf.domain == Domain::Any;
+                let sample = |_| match ties && attempt == 0 {
+                    true => tie(&mut stream),
+                    false => sample_element(value.dtype, leaf.domain, attempt, &mut stream),
+                };
+                let values: Vec<f64> = (0..value.len()).map(sample).collect();
                 TensorData::from_f64(value.dtype, &value.shape, &values)
             }
         };
@@ -138,6 +155,15 @@ impl Model {
 /// By how much the floats of a sample are divided: each second attempt is narrower, and after eight it starts again.
 pub fn sample_scale(attempt: u32) -> f64 {
     [1.0, 4.0, 64.0, 4096.0][(attempt % 8 / 2) as usize]
+}
+
+/// One float leaf in so many has nothing but integers and halves: what rounding has to break, and what is equal to others.
+const TIES: u64 = 8;
+
+/// A multiple of 1/2 within 4 of 0, and not 0.
+fn tie(stream: &mut Stream) -> f64 {
+    let magnitude = (1 + stream.below(8)) as f64 / 2.0;
+    if stream.below(2) == 0 { magnitude } else { -magnitude }
 }
 
 /// One element. Small integers and multiples of 1/64 keep much of a model exactly representable, also in f16.

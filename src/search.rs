@@ -132,6 +132,13 @@ fn is_defined(model: &Model, node: &Node, values: &Values) -> Result<bool, Defec
     Ok(guards(node, &args)?.iter().all(|guard| all(&guard.ge(0.0))) && !overflows(model, node, &args)?)
 }
 
+/// Whether no integer result leaves the range of its type.
+pub fn integers_fit(model: &Model, values: &Values) -> Result<bool, Defect> {
+    model.nodes.iter().try_fold(true, |fit, node| {
+        Ok(fit && !overflows(model, node, &reference::args(model, node, values, Precision::Wide))?)
+    })
+}
+
 fn all(condition: &Tensor) -> bool {
     // `all` of an empty tensor is true.
     bool::try_from(condition.all()).expect("a bool scalar")
