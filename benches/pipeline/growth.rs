@@ -23,11 +23,14 @@ struct Subject {
     valid: Option<(LeafData, Values)>,
 }
 
+/// A stage by name.
+type Stage = (&'static str, fn(&Subject));
+
 /// Prints one table for each stage, and how often each way of solving was needed.
 pub fn print() {
     let sizes: Vec<(usize, Vec<Subject>)> =
         OPERATORS.iter().map(|&operators| (operators, subjects(operators))).collect();
-    let stages: [(&str, fn(&Subject)); 3] =
+    let stages: [Stage; 3] =
         [("bytes to ONNX", to_onnx), ("input search", search_inputs), ("reference and bounds", expect)];
     for (name, stage) in stages {
         clock::heading(&format!("{name}, by operators"));
