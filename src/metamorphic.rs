@@ -87,12 +87,14 @@ pub const TABLE: &[Axis] = &[
         doc: "Operators that change nothing, such as a double transpose, stand between others.",
         way: Way::Model(rewrite::insert),
     },
-    Axis {
-        name: "algebra",
-        doc: "Operators are replaced by equivalent ones, up to four times in a row.",
-        way: Way::Model(algebra::rewrite),
-    },
+    ALGEBRA,
 ];
+
+const ALGEBRA: Axis = Axis {
+    name: "algebra",
+    doc: "Operators are replaced by equivalent ones, up to four times in a row.",
+    way: Way::Model(algebra::rewrite),
+};
 
 /// The lane of its own in which data are not valid on purpose.
 pub const EXCEPTIONAL: &Axis = &Axis {
@@ -104,13 +106,14 @@ pub const EXCEPTIONAL: &Axis = &Axis {
 /// The axis that a byte of a header names; for most bytes, 0 among them, none: along an axis a case costs nearly twice as
 /// much, and another case teaches more than the same one again.
 pub fn choose(byte: u8) -> Option<&'static Axis> {
-    const LANE: u8 = 168;
-    const FIRST: u8 = 192;
-    if (LANE..FIRST).contains(&byte) {
-        return Some(EXCEPTIONAL);
-    }
-    let pick = usize::from(byte.checked_sub(FIRST)?);
-    Some(&TABLE[pick * TABLE.len() / (256 - usize::from(FIRST))])
+    // The rules of algebra are many, and so is what the lane may be put into.
+    const RANGES: [(std::ops::RangeInclusive<u8>, &[Axis]); 3] = [
+        (168..=191, std::slice::from_ref(EXCEPTIONAL)),
+        (192..=215, std::slice::from_ref(&ALGEBRA)),
+        (216..=255, TABLE),
+    ];
+    let (range, axes) = RANGES.iter().find(|(range, _)| range.contains(&byte))?;
+    Some(&axes[usize::from(byte - range.start()) * axes.len() / range.clone().count()])
 }
 
 pub fn by_name(name: &str) -> Option<&'static Axis> {

@@ -53,6 +53,15 @@ fn verdict(canary: Canary, known: Known, case: &Case) -> Verdict {
 }
 
 #[test]
+fn each_known_issue_has_a_name_of_its_own() {
+    let known = Known::built_in().unwrap_or_else(|error| panic!("{error}"));
+    let mut names = std::collections::BTreeSet::new();
+    for (issue, _) in known.iter() {
+        assert!(names.insert(&issue.id), "{} stands twice", issue.id);
+    }
+}
+
+#[test]
 fn a_known_issue_explains_exactly_what_it_describes() {
     let _no_grad = reference::init();
     let case = chain(RELU_TANH);
