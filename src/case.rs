@@ -8,8 +8,14 @@ use crate::onnx;
 use crate::oracle::{Expectation, exceptional};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::search;
+use crate::solve::Tally;
 use crate::spec::{Role, Skip};
 use crate::swarm::Swarm;
+
+/// With this share of its results judged a case is good enough.
+const JUDGED_SHARE: f64 = 0.9;
+/// Samples, of all scales, that are tried where it is not.
+const OTHER_SAMPLES: u32 = 8;
 
 /// A model ready to be judged.
 pub struct Case {
@@ -45,9 +51,8 @@ pub struct Generated {
     pub axis: Option<&'static Axis>,
     /// What became of each record.
     pub fates: Vec<Result<(), Skip>>,
-    /// How many records hints decided, and how many Z3.
-    pub by_hints: usize,
-    pub by_solver: usize,
+    /// What the laws of the records needed.
+    pub tally: Tally,
 }
 
 /// Why an input gives no case.
@@ -82,8 +87,7 @@ impl Generated {
             rebound: graph.rebound(swarm.data_seed),
             axis: metamorphic::choose(swarm.axis),
             fates: graph.fates.iter().map(|fate| fate.map(|_| ())).collect(),
-            by_hints: graph.laws.by_hints,
-            by_solver: graph.laws.by_solver,
+            tally: graph.laws.tally,
         }
     }
 }
@@ -96,8 +100,8 @@ impl Case {
         }
         let found = search::search(&generated.model, generated.seed)?;
         let Some(wide) = found.values else { return Ok(Err(NoCase::Invalid)) };
-        let mut case = Case::with_data(generated.model, found.data, wide)?;
         let seed = mix(generated.seed);
+        let mut case = Case::with_data(generated.model, found.data, wide)?.more_judgeable(seed)?;
         match (generated.rebound, generated.axis) {
             (Some(rebound), _) => case.again = case.rebind(rebound, seed)?.map(Box::new),
             (None, Some(Axis { way: Way::Again, .. })) => {
@@ -114,6 +118,27 @@ impl Case {
             case.setting = Some(axis).filter(|axis| matches!(axis.way, Way::Setting(_)));
         }
         Ok(Ok(case))
+    }
+
+    /// The same model with other valid data, if these let more of the results be judged. Most cases need none.
+    fn more_judgeable(mut self, seed: u64) -> Result<Case, Defect> {
+        for attempt in 0..OTHER_SAMPLES {
+            let Expectation { judged, elements, .. } = self.expectation;
+            if judged as f64 >= JUDGED_SHARE * elements as f64 {
+                break;
+            }
+            let data = self.model.sample(mix(seed ^ u64::from(attempt)), attempt);
+            let wide = reference::run(&self.model, &data, Precision::Wide)?;
+            if !search::is_valid(&self.model, &wide)? {
+                continue;
+            }
+            let expectation = Expectation::new(&self.model, &data, &wide)?;
+            if expectation.judged > judged {
+                let onnx = onnx::encode(&self.model, &data);
+                self = Case { data, wide, expectation, onnx, ..self };
+            }
+        }
+        Ok(self)
     }
 
     /// The case said otherwise. None where the axis changes nothing, or where the change makes data invalid.

@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod ablate;
 mod audit;
 mod backend_worker;
 mod backends;
@@ -74,6 +75,7 @@ enum Command {
     Seeds(seeds::Arguments),
     Sweep(sweep::Arguments),
     Audit(audit::Arguments),
+    Ablate(ablate::Arguments),
     #[command(hide = true)]
     Export(export::Arguments),
 }
@@ -154,6 +156,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Seeds(arguments) => seeds::main(&arguments, out),
         Command::Sweep(arguments) => sweep::main(&arguments, out),
         Command::Audit(arguments) => audit::main(&arguments, out),
+        Command::Ablate(arguments) => ablate::main(&arguments, out),
         Command::Export(arguments) => export::main(&arguments, out),
     }
 }

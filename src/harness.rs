@@ -186,8 +186,11 @@ impl Harness {
     /// Judges a generated model. An error is a defect of graphsmith.
     pub fn test(&mut self, generated: Generated) -> Result<Verdict, Defect> {
         generated.fates.iter().for_each(|fate| self.stats.record(fate));
-        self.stats.add("admitted", "by hints", generated.by_hints as u64);
-        self.stats.add("admitted", "by solver", generated.by_solver as u64);
+        let tally = generated.tally;
+        self.stats.add("laws", "held by hints", tally.by_hints as u64);
+        self.stats.add("laws", "repaired", tally.by_repair as u64);
+        self.stats.add("laws", "solved by Z3", tally.by_solver as u64);
+        self.stats.add("laws", "refused by Z3", tally.refused_by_solver as u64);
         match Case::new(generated)? {
             Ok(case) => self.judge(&case),
             Err(reason) => {

@@ -36,6 +36,7 @@
 pub mod audit;
 pub mod backend;
 pub mod case;
+pub mod clock;
 pub mod dtype;
 pub mod finding;
 pub mod fuzz;

@@ -12,6 +12,8 @@ pub const MAX_TOTAL_ELEMENTS: i64 = 1 << 17;
 pub const MAX_WORK: i64 = 1 << 20;
 /// Operators of a model. libFuzzer's default `-max_len` of 4096 gives 255 records.
 pub const MAX_OPERATORS: usize = 256;
+/// Moves of variables in one repair of an assignment, about 20 microseconds: Z3 takes a hundred times as long.
+pub const REPAIR_MOVES: u32 = 300;
 /// Z3 resource units for one question; the hardest that hints leave open need a hundredth of it.
 pub const SOLVER_RLIMIT: u32 = 2_000_000;
 /// Times that one question to Z3 is repeated with fewer hints held fixed.

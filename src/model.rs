@@ -132,7 +132,7 @@ impl Model {
     }
 
     /// Values for every leaf within its domain: a start for the input search. A higher `attempt` keeps the values closer
-    /// to 0, where products and powers overflow less.
+    /// to 0, where products and powers overflow less, and an odd one makes them positive, as logarithms and roots want.
     pub fn sample(&self, seed: u64, attempt: u32) -> LeafData {
         let sample = |(index, leaf): (usize, &Leaf)| match &leaf.content {
             Some(content) => content.clone(),
@@ -152,6 +152,11 @@ impl Model {
     }
 }
 
+/// By how much the floats of a sample are divided: each second attempt is narrower, and after eight it starts again.
+pub fn sample_scale(attempt: u32) -> f64 {
+    [1.0, 4.0, 64.0, 4096.0][(attempt % 8 / 2) as usize]
+}
+
 /// One float leaf in so many has nothing but integers and halves: what rounding has to break, and what is equal to others.
 const TIES: u64 = 8;
 
@@ -163,7 +168,8 @@ fn tie(stream: &mut Stream) -> f64 {
 
 /// One element. Small integers and multiples of 1/64 keep much of a model exactly representable, also in f16.
 fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut Stream) -> f64 {
-    let spread = 6u64 >> attempt.min(2);
+    let spread = 6u64 >> (attempt % 8 / 2);
+    let positive = |element: f64| if attempt % 2 == 1 { element.abs() } else { element };
     match domain {
         Domain::Index(bound) => stream.below(2 * bound.max(1) as u64) as f64 - bound as f64,
         Domain::Between(low, high) => low as f64 + stream.below((high - low + 1).max(1) as u64) as f64,
@@ -175,9 +181,9 @@ fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut 
         }
         Domain::Any => match dtype {
             DType::Bool => stream.below(2) as f64,
-            _ if dtype.is_unsigned() => stream.below(2 * spread - 1) as f64,
-            _ if dtype.is_int() => stream.below(2 * spread + 1) as f64 - spread as f64,
-            _ => (stream.below(513) as f64 - 256.0) / f64::from(64 << attempt.min(4)) + 1.0 / 128.0,
+            _ if dtype.is_unsigned() => stream.below((2 * spread).max(2) - 1) as f64,
+            _ if dtype.is_int() => positive(stream.below(2 * spread + 1) as f64 - spread as f64),
+            _ => positive(((stream.below(513) as f64 - 256.0) / 64.0 + 1.0 / 128.0) / sample_scale(attempt)),
         },
     }
 }

@@ -1,23 +1,28 @@
 //! Gradient search for inputs and weights without floating-point exceptional values, after NNSmith's section 3.3.
 //!
 //! A sample is valid when every guard is at least 0, every float is finite and well inside the range of its declared
-//! type, and no integer leaves its type's range or that in which f64 is exact. From an invalid sample, Adam descends on the
-//! sum of all violations of all nodes (not only the first failing one), over graph inputs and weights together. The budget
-//! counts full forward passes.
+//! type, and no integer leaves its type's range or that in which f64 is exact. Of a few samples of different scales and signs
+//! the first valid one is taken; where none is valid, Adam descends from the best on the sum of all violations of all nodes
+//! (not only the first failing one), over graph inputs and weights together. The budget counts full forward passes.
 
 use crate::dtype::DType;
+use crate::input::mix;
 use crate::limits::EXACT;
-use crate::model::{LeafData, Model, Node};
+use crate::model::{LeafData, Model, Node, sample_scale};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::spec::{Args, Domain};
 use tch::{Kind, Tensor};
 
 /// Forward passes that one search may use.
-pub const STEPS: usize = 96;
+const STEPS: usize = 96;
 /// Steps of descent from one starting point.
 const STEPS_PER_START: usize = 24;
-/// Samples lie within 4 of 0, so a few steps cross from one side to the other.
+/// Samples that one descent is chosen from: wide and narrow ones, of both signs and positive.
+const SAMPLES: u32 = 4;
+/// The first samples lie within 4 of 0, so a few steps cross from one side to the other.
 const LEARNING_RATE: f64 = 0.5;
+/// Each step is shorter than the one before by this factor: narrow ranges are met as well as far ones.
+const DECAY: f64 = 0.93;
 /// How far beyond a guard's 0 the descent aims, so that rounding to the declared type does not fall back.
 const MARGIN: f64 = 0.05;
 /// The share of a type's range that values may use: backends may round differently near its end.
@@ -30,48 +35,101 @@ pub struct Found {
     pub values: Option<Values>,
     /// Forward passes used.
     pub steps: usize,
+    /// The node that the last point found invalid first, where no data are valid.
+    pub obstacle: Option<usize>,
 }
+
+/// The parts of the search: what `graphsmith ablate` takes away one by one.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    pub name: &'static str,
+    /// Forward passes that one search may use.
+    pub steps: usize,
+    /// Descends from samples that are not valid.
+    descends: bool,
+    /// Descends along the proxies of operators whose gradient is 0 or misleads.
+    proxies: bool,
+    /// Chooses the start of each descent among samples of other scales and signs.
+    narrows: bool,
+}
+
+/// The whole method comes last.
+pub const METHODS: [Method; 5] = [
+    Method { name: "one random sample", steps: 1, descends: false, proxies: false, narrows: false },
+    Method { name: "random sampling", steps: STEPS, descends: false, proxies: false, narrows: false },
+    Method { name: "gradient without proxies", steps: STEPS, descends: true, proxies: false, narrows: false },
+    Method { name: "gradient with proxies", steps: STEPS, descends: true, proxies: true, narrows: false },
+    Method { name: "the whole method", ..WHOLE },
+];
+
+const WHOLE: Method = Method { name: "the whole method", steps: STEPS, descends: true, proxies: true, narrows: true };
 
 /// Looks for data on which the model is numerically valid. Deterministic in `seed`.
 pub fn search(model: &Model, seed: u64) -> Result<Found, Defect> {
-    let mut steps = 0;
-    let mut start = seed;
-    for attempt in 0.. {
-        let data = model.sample(start, attempt);
-        steps += 1;
-        let values = reference::run(model, &data, Precision::Wide)?;
-        if is_valid(model, &values)? {
-            return Ok(Found { data, values: Some(values), steps });
+    search_with(model, seed, &WHOLE)
+}
+
+/// Like [`search`], by another method.
+pub fn search_with(model: &Model, seed: u64, method: &Method) -> Result<Found, Defect> {
+    let (mut steps, mut start, mut obstacle) = (0, seed, None);
+    let samples = if method.narrows { SAMPLES } else { 1 };
+    for round in 0.. {
+        let mut best: Option<(usize, LeafData, u32)> = None;
+        for attempt in round * samples..(round + 1) * samples {
+            let attempt = if method.narrows { attempt } else { 0 };
+            let data = model.sample(start, attempt);
+            start = mix(start);
+            steps += 1;
+            let values = reference::run(model, &data, Precision::Wide)?;
+            let broken = broken(model, &values)?;
+            if broken == 0 {
+                return Ok(Found { data, values: Some(values), steps, obstacle: None });
+            }
+            if best.as_ref().is_none_or(|(least, ..)| broken < *least) {
+                best = Some((broken, data, attempt));
+            }
         }
-        if let Some((data, values)) = tch::with_grad(|| descend(model, &data, &mut steps))? {
-            return Ok(Found { data, values: Some(values), steps });
+        let (_, data, attempt) = best.expect("every round takes a sample");
+        if method.descends {
+            let rate = LEARNING_RATE / sample_scale(attempt);
+            if let Some((data, values)) =
+                tch::with_grad(|| descend(model, &data, rate, method, &mut steps, &mut obstacle))?
+            {
+                return Ok(Found { data, values: Some(values), steps, obstacle: None });
+            }
         }
-        if steps >= STEPS {
-            return Ok(Found { data, values: None, steps });
+        if steps >= method.steps {
+            return Ok(Found { data, values: None, steps, obstacle });
         }
-        start = crate::input::mix(start);
     }
-    unreachable!("every attempt takes a step")
+    unreachable!("every round takes a step")
 }
 
 /// Whether wide reference values are free of exceptional values, by the rules at the top of this file.
 pub fn is_valid(model: &Model, values: &Values) -> Result<bool, Defect> {
-    for leaf in &model.leaves {
-        if !in_range(values[leaf.value].as_ref().expect("leaves have values"), model.values[leaf.value].dtype) {
-            return Ok(false);
-        }
-    }
+    Ok(broken(model, values)? == 0)
+}
+
+/// How many leaves and nodes have exceptional values or operands outside of where they are defined.
+fn broken(model: &Model, values: &Values) -> Result<usize, Defect> {
+    let fits = |value: usize| {
+        let computed = values[value].as_ref().expect("every value was computed");
+        in_range(computed, model.values[value].dtype)
+    };
+    let mut broken = model.leaves.iter().filter(|leaf| !fits(leaf.value)).count();
     for node in &model.nodes {
-        let args = reference::args(model, node, values, Precision::Wide);
-        let outputs_fit = node.outputs.iter().all(|&output| {
-            in_range(values[output].as_ref().expect("every value was computed"), model.values[output].dtype)
-        });
-        let guarded = guards(node, &args)?.iter().all(|guard| all(&guard.ge(0.0)));
-        if !outputs_fit || !guarded || overflows(model, node, &args)? {
-            return Ok(false);
-        }
+        broken += usize::from(!node.outputs.iter().all(|&output| fits(output)) || !is_defined(model, node, values)?);
     }
-    Ok(true)
+    Ok(broken)
+}
+
+/// Whether a node's operands are where it is defined, and lead to no overflow of integers.
+fn is_defined(model: &Model, node: &Node, values: &Values) -> Result<bool, Defect> {
+    if node.spec.guard.is_none() && !node.spec.can_overflow {
+        return Ok(true);
+    }
+    let args = reference::args(model, node, values, Precision::Wide);
+    Ok(guards(node, &args)?.iter().all(|guard| all(&guard.ge(0.0))) && !overflows(model, node, &args)?)
 }
 
 /// Whether no integer result leaves the range of its type.
@@ -148,7 +206,14 @@ fn parameters(model: &Model, data: &LeafData) -> Vec<Parameter> {
 }
 
 /// Adam on the sum of violations. The data and values of the first valid point, if one is reached.
-fn descend(model: &Model, data: &LeafData, steps: &mut usize) -> Result<Option<(LeafData, Values)>, Defect> {
+fn descend(
+    model: &Model,
+    data: &LeafData,
+    rate: f64,
+    method: &Method,
+    steps: &mut usize,
+    obstacle: &mut Option<usize>,
+) -> Result<Option<(LeafData, Values)>, Defect> {
     let mut parameters = parameters(model, data);
     if parameters.is_empty() {
         return Ok(None);
@@ -168,7 +233,7 @@ fn descend(model: &Model, data: &LeafData, steps: &mut usize) -> Result<Option<(
             })
             .collect();
         *steps += 1;
-        let Some(loss) = violation(model, &mut values)? else {
+        let Some(loss) = violation(model, &mut values, method.proxies, obstacle)? else {
             let values: Values = values.into_iter().map(|value| value.map(|value| value.detach())).collect();
             if is_valid(model, &values)? {
                 return Ok(Some((data, values)));
@@ -176,20 +241,27 @@ fn descend(model: &Model, data: &LeafData, steps: &mut usize) -> Result<Option<(
             // Only an integer overflow is left, and floats cannot mend it.
             return Ok(None);
         };
-        if !loss.requires_grad() || *steps >= STEPS {
+        if !loss.requires_grad() || *steps >= method.steps {
             return Ok(None);
         }
         let gradients = Tensor::f_run_backward(&[loss], &points, false, false)
             .map_err(|source| Defect::Eval { operator: "the gradient", source })?;
-        if !tch::no_grad(|| update(model, &mut parameters, &gradients, step, &mut data)) {
+        if !tch::no_grad(|| update(model, &mut parameters, &gradients, step, rate, &mut data)) {
             return Ok(None);
         }
     }
     Ok(None)
 }
 
-/// The sum of all violations up to the first non-finite value; `None` when there is none. Fills in `values`.
-fn violation(model: &Model, values: &mut Values) -> Result<Option<Tensor>, Defect> {
+/// The sum of all violations up to the first non-finite value; `None` when there is none. Fills in `values`, and tells the
+/// first node that has one.
+fn violation(
+    model: &Model,
+    values: &mut Values,
+    proxies: bool,
+    obstacle: &mut Option<usize>,
+) -> Result<Option<Tensor>, Defect> {
+    *obstacle = None;
     let mut total: Option<Tensor> = None;
     let mut add = |violations: Tensor| {
         let sum = violations.sum(Kind::Double);
@@ -198,18 +270,23 @@ fn violation(model: &Model, values: &mut Values) -> Result<Option<Tensor>, Defec
             None => sum,
         });
     };
-    for node in &model.nodes {
+    for (index, node) in model.nodes.iter().enumerate() {
         let args = reference::args(model, node, values, Precision::Wide);
         let mut guarded = true;
         for guard in guards(node, &args)?.into_iter().filter(|guard| !all(&guard.ge(0.0))) {
             guarded = false;
+            obstacle.get_or_insert(index);
             add((-guard + MARGIN).relu().nan_to_num(1.0, 1e6, 0.0));
         }
-        let outputs = proxied(model, node, values)?;
+        let outputs = match proxies {
+            true => proxied(model, node, values)?,
+            false => reference::run_node(model, node, values, Precision::Wide)?,
+        };
         let mut finite = true;
-        for (&index, output) in node.outputs.iter().zip(outputs) {
-            let dtype = model.values[index].dtype;
+        for (&value, output) in node.outputs.iter().zip(outputs) {
+            let dtype = model.values[value].dtype;
             if !in_range(&output, dtype) {
+                obstacle.get_or_insert(index);
                 if all(&output.isfinite()) {
                     // The logarithm keeps the step useful however far out the value is.
                     add((output.abs().clamp_min(1e-30).log() - (dtype.max() * RANGE_SHARE * 0.5).ln()).relu());
@@ -217,7 +294,7 @@ fn violation(model: &Model, values: &mut Values) -> Result<Option<Tensor>, Defec
                     finite = false;
                 }
             }
-            values[index] = Some(output);
+            values[value] = Some(output);
         }
         if !finite {
             if guarded {
@@ -242,7 +319,14 @@ fn proxied(model: &Model, node: &Node, values: &Values) -> Result<Vec<Tensor>, D
 }
 
 /// One step of Adam; false when every gradient is 0. Rounds into `data` and keeps each leaf's domain.
-fn update(model: &Model, parameters: &mut [Parameter], gradients: &[Tensor], step: i32, data: &mut LeafData) -> bool {
+fn update(
+    model: &Model,
+    parameters: &mut [Parameter],
+    gradients: &[Tensor],
+    step: i32,
+    rate: f64,
+    data: &mut LeafData,
+) -> bool {
     let mut moved = false;
     for (parameter, gradient) in parameters.iter_mut().zip(gradients) {
         if !gradient.defined() {
@@ -254,7 +338,7 @@ fn update(model: &Model, parameters: &mut [Parameter], gradients: &[Tensor], ste
         parameter.square = &parameter.square * 0.999 + &gradient * &gradient * 0.001;
         let mean = &parameter.mean / (1.0 - 0.9f64.powi(step));
         let square = &parameter.square / (1.0 - 0.999f64.powi(step));
-        parameter.raw = &parameter.raw - mean / (square.sqrt() + 1e-8) * LEARNING_RATE;
+        parameter.raw = &parameter.raw - mean / (square.sqrt() + 1e-8) * (rate * DECAY.powi(step - 1));
         if let Domain::Range(low, high) = model.leaves[parameter.leaf].domain {
             parameter.raw = parameter.raw.clamp(low, high);
         }

@@ -1,24 +1,38 @@
-//! Makes shapes concrete: hints first, then propagation, then Z3 for what is coupled.
+//! Makes shapes concrete: hints first, then propagation, then a repair of what is broken, then Z3.
 //!
 //! The current assignment of [`Vars`] always fulfils every law admitted so far. A record's new laws are admitted
-//! when the hints of its new variables fulfil them, when equalities carry values over to new variables, or when Z3
-//! finds another assignment for the variables that the failing laws reach. Whatever the way, every law is then
-//! evaluated in Rust again: two interpreters of one text.
+//! when the hints of its new variables fulfil them, when equalities carry values over to new variables, when a few moves
+//! of variables mend what is broken (see [`repair`]), or when Z3 finds another assignment for the variables that the
+//! failing laws reach. Whatever the way, every law is then evaluated in Rust again: two interpreters of one text.
 
 use crate::spec::Skip;
 use crate::term::{Law, Relation, Term, Vars};
 
 #[cfg(test)]
 mod random_laws;
+mod repair;
 mod smt;
 
-/// The admitted laws of a case, and how they were admitted.
+/// The admitted laws of a case.
 #[derive(Default, Debug)]
 pub struct Laws {
     laws: Vec<Law>,
-    /// Records whose hints or propagation sufficed, and records that Z3 decided.
+    /// For each variable the numbers of the laws that name it, ascending.
+    uses: Vec<Vec<u32>>,
+    pub tally: Tally,
+}
+
+/// What the laws of a case's records needed. Records that were given up later, as too large, are counted too.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// The hints, or what equalities make of them, sufficed.
     pub by_hints: usize,
+    /// A few variables were moved.
+    pub by_repair: usize,
+    /// Z3 found an assignment.
     pub by_solver: usize,
+    /// Z3 found that there is none, or nothing.
+    pub refused_by_solver: usize,
 }
 
 impl Laws {
@@ -37,30 +51,66 @@ impl Laws {
     /// Forgets every law but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.laws.truncate(len);
+        for uses in &mut self.uses {
+            uses.truncate(uses.partition_point(|&law| (law as usize) < len));
+        }
     }
 
     /// Makes `new` hold together with all admitted laws by changing `vars`, those from `first_new` on rather than
     /// older ones. On an error the caller must restore `vars`.
-    pub fn admit(&mut self, vars: &mut Vars, new: Vec<Law>, first_new: usize) -> Result<(), Skip> {
+    pub fn admit(&mut self, vars: &mut Vars, mut new: Vec<Law>, first_new: usize) -> Result<(), Skip> {
+        if new.iter().any(|law| !law.has_vars() && !law.holds(vars)) {
+            return Err(Skip::Unsolvable);
+        }
+        new.retain(|law| law.has_vars() && !law.is_trivial());
         propagate(vars, &new, first_new);
         if new.iter().all(|law| law.holds(vars)) {
-            self.by_hints += 1;
-            self.laws.extend(new);
-            return Ok(());
+            self.tally.by_hints += 1;
+        } else if self.repair(vars, &new, first_new) {
+            self.tally.by_repair += 1;
+        } else {
+            let answer = self.ask(vars, &new, first_new);
+            self.tally.by_solver += usize::from(answer.is_ok());
+            self.tally.refused_by_solver += usize::from(answer.is_err());
+            answer?;
         }
-        let reached = self.reached(vars, &new);
-        let coupled: Vec<Law> = self.laws.iter().chain(&new).filter(|law| touches(law, &reached)).copied().collect();
+        self.append(&new, vars.len());
+        Ok(())
+    }
+
+    /// Makes `more` hold as well as all admitted laws, without admitting it, by moving a few variables. On failure `vars`
+    /// is as it was.
+    pub fn repair(&mut self, vars: &mut Vars, more: &[Law], first_new: usize) -> bool {
+        let admitted = self.laws.len();
+        self.append(more, vars.len());
+        let mended = repair::repair(vars, &self.laws, &self.uses, admitted, first_new);
+        self.truncate(admitted);
+        mended
+    }
+
+    /// Asks Z3 for an assignment that fulfils `new` and all admitted laws.
+    fn ask(&self, vars: &mut Vars, new: &[Law], first_new: usize) -> Result<(), Skip> {
+        let reached = self.reached(vars, new);
+        let coupled: Vec<Law> = self.laws.iter().chain(new).filter(|law| touches(law, &reached)).copied().collect();
         smt::solve(vars, &coupled, &reached, first_new)?;
         for law in &coupled {
             assert!(law.holds(vars), "Z3's assignment breaks the law {law}");
         }
-        // Laws without any variable are reached by nothing.
-        if !new.iter().all(|law| law.holds(vars)) {
-            return Err(Skip::Unsolvable);
-        }
-        self.by_solver += 1;
-        self.laws.extend(new);
         Ok(())
+    }
+
+    fn append(&mut self, new: &[Law], vars: usize) {
+        self.uses.resize(vars, Vec::new());
+        for law in new {
+            let number = self.laws.len() as u32;
+            law.for_each_var(&mut |var| {
+                let uses = &mut self.uses[var.0 as usize];
+                if uses.last() != Some(&number) {
+                    uses.push(number);
+                }
+            });
+            self.laws.push(*law);
+        }
     }
 
     /// Which variables are connected with the variables of `new` through laws.
@@ -130,18 +180,18 @@ mod tests {
         laws.admit(&mut vars, vec![size.at_least(3)], 0).unwrap();
         let first_new = vars.len();
         let group = Term::var(vars.fresh(1..=4, 4));
-        // 30 is not divisible by 4, and a divisor is held at its hint: the size moves, what is not connected stays.
+        // 30 is not divisible by 4: the new variable moves, what is older stays.
         laws.admit(&mut vars, vec![size.divisible_by(group), group.at_least(2)], first_new).unwrap();
-        assert_eq!(group.eval(&vars), Some(4));
-        assert_eq!((size.eval(&vars), other.eval(&vars)), (Some(32), Some(31)));
+        assert_eq!((group.eval(&vars), size.eval(&vars), other.eval(&vars)), (Some(3), Some(30), Some(31)));
         // Now the older ones must move, and everything still holds.
         let first_new = vars.len();
         laws.admit(&mut vars, vec![size.equals(other)], first_new).unwrap();
         assert_eq!(size.eval(&vars), other.eval(&vars));
         assert!(laws.iter().all(|law| law.holds(&vars)));
-        assert_eq!((laws.by_hints, laws.by_solver), (1, 2));
+        assert_eq!(laws.tally, Tally { by_hints: 1, by_repair: 2, ..Tally::default() });
         let snapshot = vars.snapshot();
         assert_eq!(laws.admit(&mut vars, vec![size.at_least(300)], snapshot.len()), Err(Skip::Unsolvable));
+        assert_eq!(laws.tally.refused_by_solver, 1);
         vars.restore(snapshot);
         assert!(laws.iter().all(|law| law.holds(&vars)));
     }

@@ -161,6 +161,8 @@ pub struct TensorType {
     /// The elements in row-major order where the specification can tell them, as for the output of Shape: such a value may
     /// say what shape another one gets.
     pub elements: Option<Vec<Term>>,
+    /// No input and no weight has a part in the value: no search can move it.
+    pub fixed: bool,
 }
 
 /// An operand as a specification sees it.
@@ -169,7 +171,7 @@ pub type Operand = TensorType;
 impl TensorType {
     /// A type of whose elements nothing is known.
     pub fn new(dtype: DType, shape: impl Into<Vec<Term>>) -> TensorType {
-        TensorType { dtype, shape: shape.into(), elements: None }
+        TensorType { dtype, shape: shape.into(), elements: None, fixed: false }
     }
 
     pub fn rank(&self) -> usize {

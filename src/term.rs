@@ -102,10 +102,7 @@ impl Term {
     }
 
     pub fn expr(self) -> Expr {
-        ARENA.with_borrow(|arena| {
-            assert_eq!(self.generation, arena.generation, "a term outlived its case");
-            arena.exprs[self.index as usize]
-        })
+        ARENA.with_borrow(|arena| arena.expr(self))
     }
 
     pub fn as_const(self) -> Option<i64> {
@@ -179,21 +176,44 @@ impl Term {
 
     /// The value under an assignment; `None` when undefined, or when it leaves the range of i64.
     pub fn eval(self, vars: &Vars) -> Option<i64> {
-        match self.expr() {
+        ARENA.with_borrow(|arena| arena.eval(self, vars))
+    }
+
+    /// Whether `var` occurs.
+    pub fn mentions(self, var: Var) -> bool {
+        let mut found = false;
+        self.for_each_var(&mut |other| found |= other == var);
+        found
+    }
+
+    /// Calls `visit` for every occurrence of a variable. It must not make terms.
+    pub fn for_each_var(self, visit: &mut impl FnMut(Var)) {
+        ARENA.with_borrow(|arena| arena.for_each_var(self, visit));
+    }
+}
+
+// What walks a term looks the arena up once.
+impl Arena {
+    fn expr(&self, term: Term) -> Expr {
+        assert_eq!(term.generation, self.generation, "a term outlived its case");
+        self.exprs[term.index as usize]
+    }
+
+    fn eval(&self, term: Term, vars: &Vars) -> Option<i64> {
+        match self.expr(term) {
             Expr::Const(value) => Some(value),
             Expr::Var(var) => Some(vars.value(var)),
-            Expr::Binary(op, a, b) => op.apply(a.eval(vars)?, b.eval(vars)?),
+            Expr::Binary(op, a, b) => op.apply(self.eval(a, vars)?, self.eval(b, vars)?),
         }
     }
 
-    /// Calls `visit` for every occurrence of a variable.
-    pub fn for_each_var(self, visit: &mut impl FnMut(Var)) {
-        match self.expr() {
+    fn for_each_var(&self, term: Term, visit: &mut impl FnMut(Var)) {
+        match self.expr(term) {
             Expr::Const(_) => {}
             Expr::Var(var) => visit(var),
             Expr::Binary(_, a, b) => {
-                a.for_each_var(visit);
-                b.for_each_var(visit);
+                self.for_each_var(a, visit);
+                self.for_each_var(b, visit);
             }
         }
     }
@@ -265,6 +285,18 @@ impl Law {
             },
             _ => false,
         }
+    }
+
+    /// Whether the law says anything about variables.
+    pub fn has_vars(&self) -> bool {
+        let mut any = false;
+        self.for_each_var(&mut |_| any = true);
+        any
+    }
+
+    /// Whether the law holds whatever the variables are, seen at a glance.
+    pub fn is_trivial(&self) -> bool {
+        self.relation != Relation::Differ && self.left.as_var().is_some() && self.left.is(self.right)
     }
 
     pub fn for_each_var(&self, visit: &mut impl FnMut(Var)) {

@@ -9,7 +9,7 @@ use crate::schema;
 use crate::spec::{Builder, Domain, Draft, LeafDraft, OpSpec, Role, Skip, Source, TensorType};
 use crate::support::form_of;
 use crate::swarm::Swarm;
-use crate::term::{self, product};
+use crate::term::{self, Law, Term, product};
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 use petgraph::visit::{Bfs, EdgeRef, Walker};
@@ -156,29 +156,42 @@ impl Graph {
         linked: &[ValueId],
     ) -> Result<NodeIndex, Skip> {
         let first_new = self.vars.len();
-        let (values, types) = self.pool(target);
+        let limited = target.map(|target| self.pool(target));
+        let (values, types) = match &limited {
+            Some((values, types)) => (values, types),
+            None => (&self.values, &self.types),
+        };
         let wanted = target.map(|index| self.output_type((index, 0)).clone());
         let mut picks = Picks::new(record);
         picks.byte();
         let position = |value: &ValueId| values.iter().position(|known| known == value).ok_or(Skip::Pattern);
         let forced = linked.iter().map(position).collect::<Result<_, _>>()?;
-        let mut builder = Builder::new(spec, picks, swarm, &types, &mut self.vars, wanted, forced);
+        let mut builder = Builder::new(spec, picks, swarm, types, &mut self.vars, wanted, forced);
         (spec.build)(&mut builder)?;
         let mut draft = std::mem::take(&mut builder.draft);
         if let Some(skip) = draft.failed {
             return Err(skip);
         }
-        check_form(spec, &draft, &types, swarm)?;
+        check_form(spec, &draft, types, swarm)?;
+        let reused = |operand: &Source| if let Source::Reused(pooled) = *operand { Some(values[pooled]) } else { None };
+        let reused: Vec<Option<ValueId>> = draft.operands.iter().map(reused).collect();
+        let fixed = draft.operands.iter().all(|operand| match *operand {
+            Source::Reused(pooled) => types[pooled].fixed,
+            Source::Leaf(leaf) => draft.leaves[leaf].ty.fixed,
+            Source::Absent => true,
+        });
+        draft.outputs.iter_mut().for_each(|output| output.fixed = fixed || output.elements.is_some());
         self.laws.admit(&mut self.vars, std::mem::take(&mut draft.laws), first_new)?;
-        self.check_limits(&draft)?;
+        if self.check_limits(&draft).is_err() {
+            self.shrink(&draft, first_new)?;
+        }
         // The record's last byte: the operator's own choices seldom reach it.
         let exposed = usize::from(record[record.len() - 1]) + usize::from(swarm.extra_outputs) >= 256;
-        Ok(self.commit(spec, draft, &values, target, exposed))
+        Ok(self.commit(spec, draft, &reused, target, exposed))
     }
 
-    /// The values that may be operands: all, or those that do not depend on `target`.
-    fn pool(&self, target: Option<NodeIndex>) -> (Vec<ValueId>, Vec<TensorType>) {
-        let Some(target) = target else { return (self.values.clone(), self.types.clone()) };
+    /// The values that do not depend on `target`.
+    fn pool(&self, target: NodeIndex) -> (Vec<ValueId>, Vec<TensorType>) {
         let mut depends = vec![false; self.dag.node_count()];
         Bfs::new(&self.dag, target).iter(&self.dag).for_each(|index| depends[index.index()] = true);
         let free = |(value, _): &(&ValueId, &TensorType)| !depends[value.0.index()];
@@ -192,15 +205,22 @@ impl Graph {
         }
     }
 
-    /// Solving may have moved any size, so everything is checked again.
-    pub(super) fn check_limits(&self, draft: &Draft) -> Result<(), Skip> {
-        let elements = |ty: &TensorType| product(&ty.shape).eval(&self.vars).filter(|&count| count <= MAX_ELEMENTS);
-        let mut total = 0;
-        let leaves = self.dag.node_weights().flat_map(|vertex| match vertex {
+    fn types(&self) -> impl Iterator<Item = &TensorType> {
+        self.dag.node_weights().flat_map(|vertex| match vertex {
             Vertex::Leaf(leaf) => std::slice::from_ref(&leaf.ty),
             Vertex::Operator(operator) => &operator.outputs,
-        });
-        for ty in leaves.chain(draft.leaves.iter().map(|leaf| &leaf.ty)).chain(&draft.outputs) {
+        })
+    }
+
+    fn elements(&self, ty: &TensorType) -> Option<i64> {
+        ty.shape.iter().try_fold(1i64, |count, dim| count.checked_mul(dim.eval(&self.vars)?))
+    }
+
+    /// Solving may have moved any size, so everything is checked again.
+    pub(super) fn check_limits(&self, draft: &Draft) -> Result<(), Skip> {
+        let elements = |ty: &TensorType| self.elements(ty).filter(|&count| count <= MAX_ELEMENTS);
+        let mut total = 0;
+        for ty in self.types().chain(draft.leaves.iter().map(|leaf| &leaf.ty)).chain(&draft.outputs) {
             total += elements(ty).ok_or(Skip::TooLarge)?;
         }
         let works = self.operators().map(|operator| (&operator.accumulate, &operator.outputs));
@@ -214,11 +234,27 @@ impl Graph {
         if total > MAX_TOTAL_ELEMENTS { Err(Skip::TooLarge) } else { Ok(()) }
     }
 
+    /// Moves sizes so that the bounds hold, too.
+    fn shrink(&mut self, draft: &Draft, first_new: usize) -> Result<(), Skip> {
+        let elements = |ty: &TensorType| product(&ty.shape);
+        let leaves = draft.leaves.iter().map(|leaf| elements(&leaf.ty));
+        let results: Vec<Term> = draft.outputs.iter().map(elements).collect();
+        let sum = |terms: &[Term]| terms.iter().fold(Term::constant(0), |sum, &term| sum + term);
+        let work = draft.accumulate.map(|terms| (terms * sum(&results)).at_most(MAX_WORK));
+        let all: Vec<Term> = leaves.chain(results).collect();
+        let each = all.iter().map(|count| count.at_most(MAX_ELEMENTS));
+        let others: i64 = self.types().filter_map(|ty| self.elements(ty)).sum();
+        let total = sum(&all).at_most(MAX_TOTAL_ELEMENTS - others);
+        let bounds: Vec<Law> = each.chain([total]).chain(work).collect();
+        self.laws.repair(&mut self.vars, &bounds, first_new);
+        self.check_limits(draft)
+    }
+
     fn commit(
         &mut self,
         spec: &'static OpSpec,
         draft: Draft,
-        values: &[ValueId],
+        reused: &[Option<ValueId>],
         target: Option<NodeIndex>,
         exposed: bool,
     ) -> NodeIndex {
@@ -252,11 +288,11 @@ impl Graph {
             }
             None => self.dag.add_node(vertex),
         };
-        for (to, operand) in draft.operands.iter().enumerate() {
-            let (source, from) = match *operand {
-                Source::Reused(pooled) => values[pooled],
-                Source::Leaf(leaf) => (leaves[leaf], 0),
-                Source::Absent => continue,
+        for (to, (operand, reused)) in draft.operands.iter().zip(reused).enumerate() {
+            let (source, from) = match (*operand, *reused) {
+                (Source::Leaf(leaf), _) => (leaves[leaf], 0),
+                (_, Some(value)) => value,
+                (_, None) => continue,
             };
             self.dag.add_edge(source, index, Wire { from, to });
         }

@@ -210,7 +210,7 @@ impl Builder<'_> {
         let role = if self.coin() { Role::Input } else { Role::Constant };
         let content: Vec<Term> = content.into_iter().collect();
         let elements = (dtype.is_int() && denominator == 1).then(|| content.clone());
-        let ty = TensorType { dtype, shape: shape.into(), elements };
+        let ty = TensorType { elements, ..TensorType::new(dtype, shape) };
         self.push_leaf(LeafDraft { ty, role, domain: Domain::Any, content: Some(content), denominator })
     }
 
@@ -262,7 +262,7 @@ impl Builder<'_> {
 
     /// An initializer of an integer type with these elements, in row-major order.
     pub fn constant_leaf(&mut self, dtype: DType, shape: Vec<Term>, content: Vec<Term>) {
-        let ty = TensorType { dtype, shape, elements: Some(content.clone()) };
+        let ty = TensorType { elements: Some(content.clone()), ..TensorType::new(dtype, shape) };
         self.push_leaf(LeafDraft {
             ty,
             role: Role::Constant,
@@ -278,7 +278,8 @@ impl Builder<'_> {
         self.push_leaf(LeafDraft { ty, role, domain, content: None, denominator: 1 })
     }
 
-    fn push_leaf(&mut self, leaf: LeafDraft) -> Operand {
+    fn push_leaf(&mut self, mut leaf: LeafDraft) -> Operand {
+        leaf.ty.fixed = leaf.content.is_some();
         let operand = leaf.ty.clone();
         self.draft.operands.push(Source::Leaf(self.draft.leaves.len()));
         self.draft.leaves.push(leaf);
@@ -308,7 +309,10 @@ impl Builder<'_> {
         if (mix(u64::from(pick)) as u8) < fresh {
             return None;
         }
-        let candidates: Vec<usize> = (0..self.pool.len()).filter(|&i| fits(self, &self.pool[i])).collect();
+        // What an operator that is not defined everywhere gets must be movable to where it is.
+        let hopeless = |ty: &TensorType| ty.fixed && ty.dtype.is_float() && self.spec.guard.is_some();
+        let fits = |ty: &TensorType| !hopeless(ty) && fits(self, ty);
+        let candidates: Vec<usize> = (0..self.pool.len()).filter(|&i| fits(&self.pool[i])).collect();
         // Squaring makes recent values likelier: chains grow deep, yet every value can be reached.
         let back = usize::from(pick) * usize::from(pick) * candidates.len() / (256 * 256);
         (!candidates.is_empty()).then(|| candidates[candidates.len() - 1 - back])

@@ -1,7 +1,8 @@
 //! CPU time of each stage on 256 fixed random inputs whose models have ten operators: first a table over the inputs, each
-//! timed alone, then criterion's benches of the whole set. `cargo bench` runs it; see the goals in the README.
+//! timed alone, then how the cost grows with the number of operators, then criterion's benches of the whole set.
+//! `cargo bench` runs it; see the figures in the README.
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use clock::CpuTime;
 use criterion::{Criterion, Throughput};
 use graphsmith::backend::{Failure, Level};
 use graphsmith::case::{self, Case, Generated};
@@ -13,54 +14,14 @@ use graphsmith::{onnx, search};
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::time::Duration;
+
+mod clock;
+mod growth;
 
 const INPUTS: usize = 256;
 const OPERATORS: usize = 10;
 /// About one record in six gives no operator.
 const RECORDS: usize = 12;
-/// Each input is timed so often, and the median counts.
-const REPETITIONS: usize = 5;
-
-/// CPU time of all threads of this process. Other load on the machine hardly changes it.
-struct CpuTime;
-
-fn cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for writes. The clock exists on every Linux, so the call cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-impl Measurement for CpuTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        cpu_time()
-    }
-
-    fn end(&self, start: Duration) -> Duration {
-        cpu_time() - start
-    }
-
-    fn add(&self, one: &Duration, other: &Duration) -> Duration {
-        *one + *other
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
-    }
-}
-
 /// One input with all that the stages start from.
 struct Subject {
     bytes: Vec<u8>,
@@ -135,23 +96,6 @@ fn subjects(harness: &mut Harness) -> Vec<Subject> {
     (0..).filter_map(subject).take(INPUTS).collect()
 }
 
-/// The median time of the stage on each input, ascending.
-fn times(stage: &Stage, subjects: &[Subject]) -> Vec<Duration> {
-    let time = |subject: &Subject| {
-        let mut times = [Duration::ZERO; REPETITIONS];
-        for time in &mut times {
-            let start = cpu_time();
-            stage.1(subject);
-            *time = cpu_time() - start;
-        }
-        times.sort_unstable();
-        times[REPETITIONS / 2]
-    };
-    let mut times: Vec<Duration> = subjects.iter().map(time).collect();
-    times.sort_unstable();
-    times
-}
-
 fn main() -> ExitCode {
     let _no_grad = reference::init();
     let mut harness = match Harness::new() {
@@ -165,13 +109,12 @@ fn main() -> ExitCode {
     let harness = RefCell::new(harness);
     let stages = stages(&harness);
     println!("CPU milliseconds, {INPUTS} inputs of {OPERATORS} operators; backends compile and run at both levels\n");
-    println!("{:22} {:>8} {:>8} {:>8} {:>8}", "stage", "median", "p95", "p99", "max");
-    for stage in &stages {
-        let times = times(stage, &subjects);
-        let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
-        println!("{:22} {:8.3} {:8.3} {:8.3} {:8.3}", stage.0, at(50), at(95), at(99), at(100));
+    clock::heading("stage");
+    for (name, stage) in &stages {
+        clock::row(name, &clock::times(&subjects, stage));
     }
     println!();
+    growth::print();
     let mut criterion = Criterion::default().with_measurement(CpuTime).configure_from_args();
     let mut group = criterion.benchmark_group("ten operators");
     group.throughput(Throughput::Elements(subjects.len() as u64)).sample_size(10);
