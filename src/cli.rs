@@ -30,6 +30,7 @@ mod run;
 mod seeds;
 mod show;
 mod sweep;
+mod triage;
 mod types;
 mod worker;
 
@@ -44,6 +45,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   graphsmith run fuzz/artifacts/graph_diff/crash-0123   what an input of the fuzzer finds
+  graphsmith triage fuzz/artifacts --out findings       all that a run has found, as reports
   graphsmith replay model.onnx                          any model over all backends
   graphsmith gen --count 100 --out models               valid models with data
 
@@ -65,6 +67,9 @@ enum Command {
     Dictionary(dictionary::Arguments),
     Seeds(seeds::Arguments),
     Sweep(sweep::Arguments),
+    Triage(triage::Arguments),
+    #[command(hide = true)]
+    TriageWorker(triage::worker::Arguments),
     Audit(audit::Arguments),
     #[command(hide = true)]
     Export(export::Arguments),
@@ -143,20 +148,23 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Dictionary(arguments) => dictionary::main(&arguments, out),
         Command::Seeds(arguments) => seeds::main(&arguments, out),
         Command::Sweep(arguments) => sweep::main(&arguments, out),
+        Command::Triage(arguments) => triage::main(&arguments, out),
+        Command::TriageWorker(arguments) => triage::worker::main(&arguments, out),
         Command::Audit(arguments) => audit::main(&arguments, out),
         Command::Export(arguments) => export::main(&arguments, out),
     }
 }
 
-/// The backends with these ids, or all. The first that cannot be had is an error.
-pub fn harness(ids: &[String]) -> Result<Harness> {
+/// The backends with these ids, or all, with the known issues if these are wanted. The first backend that cannot be had is
+/// an error.
+pub fn harness(ids: &[String], no_known: bool) -> Result<Harness> {
     if let Some(unknown) = ids.iter().find(|id| !TABLE.iter().any(|(known, _)| known == id)) {
         return Err(Error::NoBackend(unknown.clone()));
     }
     let wanted = |id: &&str| ids.is_empty() || ids.iter().any(|wanted| wanted == id);
     let rows = TABLE.iter().filter(|(id, _)| wanted(id));
     let backends = rows.map(|(_, open)| open()).collect::<std::result::Result<_, _>>()?;
-    Ok(Harness::with(backends, Known::built_in()?))
+    Ok(Harness::with(backends, if no_known { Known::default() } else { Known::built_in()? }))
 }
 
 /// The bytes of a regular file. Refuses by size before anything is read.

@@ -3,6 +3,7 @@
 use crate::backend::{Failure, Level};
 use crate::case::Case;
 use crate::graph;
+use crate::harness::Form;
 use crate::oracle::{Difference, Kind, Outcome, Wrong};
 use crate::triage::{Culprit, describe_node};
 use std::collections::BTreeSet;
@@ -28,6 +29,10 @@ pub struct Finding {
     pub blame: Blame,
     /// Where it shows, if not in the first run of the model as it was made, which agrees.
     pub context: Option<String>,
+    /// The form of the case that shows it.
+    pub form: Form,
+    /// The wrong answer itself.
+    pub wrong: Wrong,
 }
 
 impl Finding {
@@ -65,6 +70,8 @@ impl Finding {
             graph: graph::text(&case.model),
             blame: blame(case, outcomes),
             context: None,
+            form: Form::First,
+            wrong,
         }
     }
 }

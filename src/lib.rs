@@ -30,6 +30,7 @@
 //! | [`backend`] | the compilers under test |
 //! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
+//! | [`report`] | a finding as a folder for the backend's maintainers |
 //! | [`fuzz`] | the glue to libFuzzer |
 
 pub mod audit;
@@ -50,6 +51,7 @@ pub mod onnx;
 pub mod ops;
 pub mod oracle;
 pub mod reference;
+pub mod report;
 pub mod schema;
 pub mod search;
 pub mod solve;
