@@ -172,8 +172,14 @@ pub fn symptom(case: &Case, wrong: &Wrong) -> String {
         Wrong::Output(Difference::Value { output, element, got, wrong }) => {
             let expected = expected(*output);
             let allowed = expected.allowed.get(*element).copied().unwrap_or(0.0);
+            let (least, largest) = expected.range;
+            let why = match got.parse() {
+                Ok(value) if expected.is_beyond(value) => format!(", and no result is beyond {least} and {largest}"),
+                _ if allowed.is_infinite() => ", which may be another number".to_owned(),
+                _ => format!(" with an allowed error of {allowed:.3e}"),
+            };
             format!(
-                "{}{:?} is {got}, the reference has {:?} with an allowed error of {allowed:.3e}; {wrong} of {} elements differ",
+                "{}{:?} is {got}, the reference has {:?}{why}; {wrong} of {} elements differ",
                 expected.name,
                 position(*element, &expected.shape),
                 expected.exact[*element],

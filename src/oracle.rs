@@ -7,16 +7,19 @@
 
 use crate::backend::{Failure, Level};
 use crate::dtype::DType;
-use crate::model::{LeafData, Model};
+use crate::model::{LeafData, Model, Node};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::tensor::TensorData;
 
 mod bounds;
+pub mod exceptional;
 
 /// First-order bounds are widened by this factor, for what is of higher order.
 const SAFETY: f64 = 4.0;
 /// An element whose bound is above this share of its magnitude scale is not judged.
 const JUDGEABLE_SHARE: f64 = 0.1;
+/// A first-order bound that is too wide to be believed is believed to be no further off than by this factor.
+const WIDER: f64 = 1000.0;
 
 /// What every correct backend returns for one output.
 pub struct Expected {
@@ -29,6 +32,11 @@ pub struct Expected {
     bits: Option<TensorData>,
     /// The allowed absolute error of each element; infinite where the element is not judged. Empty: all are exact.
     pub allowed: Vec<f64>,
+    /// The values that the operator can give at all; see [`crate::spec::OpSpec::range`].
+    pub range: (f64, f64),
+    /// Where an element that is not judged must be a number all the same: its bound is wide, and yet far from the end of
+    /// the type's range. Empty: nowhere.
+    finite: Vec<bool>,
 }
 
 /// What every correct backend returns for one model and its data.
@@ -141,7 +149,7 @@ pub struct Outcome {
 impl Expectation {
     /// `wide` are the reference values in f64 of every value of `model` on `data`.
     pub fn new(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
-        let errors = bounds::errors(model, wide)?;
+        let errors = bounds::errors(model, data, wide)?;
         let declared = reference::run(model, data, Precision::Declared)?;
         let mut expectation = Expectation { outputs: Vec::new(), elements: 0, judged: 0, suspect: 0 };
         for &output in &model.outputs {
@@ -150,9 +158,10 @@ impl Expectation {
             let declared =
                 reference::to_data(declared[output].as_ref().expect("every value was computed"), value.dtype);
             let exact = reference::to_data(exact, DType::F64).to_f64();
-            let allowed = match &errors[output] {
-                Some(errors) => allowed(&exact, &reference::to_data(errors, DType::F64).to_f64()),
-                None => Vec::new(),
+            let errors = errors[output].as_ref().map(|errors| reference::to_data(errors, DType::F64).to_f64());
+            let (allowed, finite) = match &errors {
+                Some(errors) => (allowed(&exact, errors), finite(&exact, errors, value.dtype)),
+                None => (Vec::new(), Vec::new()),
             };
             let bits = if allowed.is_empty() || !value.dtype.is_float() { Some(declared.clone()) } else { None };
             let mut expected = Expected {
@@ -162,6 +171,8 @@ impl Expectation {
                 exact,
                 bits,
                 allowed,
+                range: range(model, output),
+                finite,
             };
             expectation.suspect += expected.withdraw_suspects(&declared);
             expectation.elements += value.len();
@@ -245,20 +256,28 @@ impl Expected {
                 return Box::new(std::iter::empty());
             }
             let differs = move |i: &usize| got.bytes[i * size..][..size] != bits.bytes[i * size..][..size];
-            // Zeros of either sign are equal: ONNX never speaks of the sign of zero.
-            let zero = move |i: &usize| self.exact[*i] == 0.0 && self.dtype.is_float();
             let values = got.to_f64();
-            return Box::new(
-                (0..self.exact.len()).filter(judged).filter(differs).filter(move |i| !(zero(i) && values[*i] == 0.0)),
-            );
+            // ONNX never speaks of the sign of zero, nor of which NaN there is.
+            let same = move |i: &usize| {
+                let (value, exact) = (values[*i], self.exact[*i]);
+                self.dtype.is_float() && (value == 0.0 && exact == 0.0 || value.is_nan() && exact.is_nan())
+            };
+            return Box::new((0..self.exact.len()).filter(judged).filter(differs).filter(move |i| !same(i)));
         }
         let values = got.to_f64();
-        let far = move |i: &usize| {
-            let distance = (values[*i] - self.exact[*i]).abs();
-            // A NaN is never within the bound.
-            !distance.le(&self.allowed[*i])
+        let wrong = move |i: &usize| {
+            let (value, exact) = (values[*i], self.exact[*i]);
+            let near = (value - exact).abs().le(&self.allowed[*i]);
+            // Equal infinities have no distance. A NaN is near nothing but a NaN.
+            let far = !(near || value == exact || value.is_nan() && exact.is_nan());
+            judged(i) && far || self.is_beyond(value) || self.finite.get(*i) == Some(&true) && !value.is_finite()
         };
-        Box::new((0..self.exact.len()).filter(judged).filter(far))
+        Box::new((0..self.exact.len()).filter(wrong))
+    }
+
+    /// Whether the operator gives no such value, whatever its operands are. A NaN is not beyond.
+    pub fn is_beyond(&self, value: f64) -> bool {
+        value < self.range.0 || value > self.range.1
     }
 
     /// Where libtorch in the declared type breaks the bound, the bound is wrong: those elements are not judged.
@@ -267,16 +286,40 @@ impl Expected {
         if !suspects.is_empty() && self.allowed.is_empty() {
             self.allowed = vec![0.0; self.exact.len()];
         }
-        suspects.iter().for_each(|&element| self.allowed[element] = f64::INFINITY);
+        for &element in &suspects {
+            self.allowed[element] = f64::INFINITY;
+            self.finite.iter_mut().skip(element).take(1).for_each(|finite| *finite = false);
+        }
         suspects.len()
     }
 }
 
+/// The range of the operator that computes a value, in the value's own type.
+fn range(model: &Model, value: usize) -> (f64, f64) {
+    let first = |node: &&Node| node.outputs[0] == value;
+    let all = (f64::NEG_INFINITY, f64::INFINITY);
+    let (least, largest) = model.nodes.iter().find(first).map_or(all, |node| node.spec.range);
+    // Rounding keeps order, so that a rounded result lies within the rounded ends.
+    let ends = TensorData::from_f64(model.values[value].dtype, &[2], &[least, largest]).to_f64();
+    if (least, largest) == all { all } else { (ends[0], ends[1]) }
+}
+
+/// Where a result must be a number although its bound says little else.
+fn finite(exact: &[f64], errors: &[f64], dtype: DType) -> Vec<bool> {
+    let far = |(exact, error): (&f64, &f64)| exact.abs() + WIDER * error < dtype.max() / WIDER;
+    if !dtype.is_float() {
+        return Vec::new();
+    }
+    exact.iter().zip(errors).map(far).collect()
+}
+
 /// Bounds as they are applied: widened, and infinite where they say too little.
 fn allowed(exact: &[f64], errors: &[f64]) -> Vec<f64> {
-    let mean = exact.iter().map(|value| value.abs()).sum::<f64>() / exact.len().max(1) as f64;
+    let finite = || exact.iter().filter(|value| value.is_finite());
+    let mean = finite().map(|value| value.abs()).sum::<f64>() / finite().count().max(1) as f64;
     let widen = |(exact, error): (&f64, &f64)| {
         let allowed = error * SAFETY;
+        // With no error at all also a NaN is judged.
         let judgeable = allowed <= JUDGEABLE_SHARE * (exact.abs() + mean) || allowed < 1e-30;
         if judgeable { allowed } else { f64::INFINITY }
     };

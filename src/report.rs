@@ -50,6 +50,27 @@ pub struct Reproducer {
     pub needs: String,
 }
 
+/// A wrong value.
+struct Value<'a> {
+    /// Its position in row-major order.
+    element: usize,
+    got: &'a str,
+    /// How many elements of the output are wrong.
+    wrong: usize,
+    law: Law,
+}
+
+/// What a value breaks.
+#[derive(Clone, Copy)]
+enum Law {
+    /// It is too far from the reference.
+    Near(f64),
+    /// It is none that the operator can give.
+    Within(f64, f64),
+    /// It must be a number.
+    Finite,
+}
+
 /// Whether a reproducer says all by itself, or reads the model from the file beside it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Style {
@@ -63,7 +84,7 @@ impl<'a> Report<'a> {
         let inputs = || case.model.input_data(&case.data);
         let (shown, before, setting) = match finding.form {
             Form::First => (Some(case), None, None),
-            Form::Again => (case.again.as_deref(), Some(inputs()), None),
+            Form::Again | Form::Lane => (case.again.as_deref(), Some(inputs()), None),
             Form::Variant(Axis { way: Way::Setting(setting), .. }) => (Some(case), None, Some(*setting)),
             Form::Variant(_) => (case.variant.as_ref().map(|variant| &*variant.case), None, None),
         };
@@ -135,12 +156,17 @@ impl<'a> Report<'a> {
         (index, &self.case.expectation.outputs[index])
     }
 
-    /// The wrong value, where that is what is wrong.
-    fn value(&self) -> Option<(usize, &str, usize)> {
-        match &self.finding.wrong {
-            Wrong::Output(Difference::Value { element, got, wrong, .. }) => Some((*element, got, *wrong)),
-            _ => None,
-        }
+    /// The first wrong value, where that is what is wrong.
+    fn value(&self) -> Option<Value<'_>> {
+        let Wrong::Output(Difference::Value { element, got, wrong, .. }) = &self.finding.wrong else { return None };
+        let (_, expected) = self.output();
+        let allowed = expected.errors().to_f64()[*element];
+        let law = match got.parse() {
+            _ if allowed.is_finite() => Law::Near(allowed),
+            Ok(value) if expected.is_beyond(value) => Law::Within(expected.range.0, expected.range.1),
+            _ => Law::Finite,
+        };
+        Some(Value { element: *element, got, wrong: *wrong, law })
     }
 
     fn proto(&self) -> Option<onnx::proto::ModelProto> {

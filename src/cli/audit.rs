@@ -64,7 +64,9 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         // The case alone, not its other forms.
         input.header[11] = 0;
         let Ok(case) = Case::build(&input)? else { continue };
-        left_over = counts.add(&case, seed, &left_over, arguments.honest)?;
+        for case in audit::with_lane(case, seed)? {
+            left_over = counts.add(&case, seed, &left_over, arguments.honest)?;
+        }
     }
     bar.finish_and_clear();
     if arguments.json {

@@ -21,8 +21,8 @@ fn is_constant(data: &TensorData) -> bool {
     data.bytes.chunks(size).all(|element| element == &data.bytes[..size])
 }
 
-/// The elements in a form that both languages read, `true` and infinity apart.
-pub fn elements(data: &TensorData) -> Vec<String> {
+/// The elements in a form that both languages read, `true`, infinities and NaN apart.
+fn elements(data: &TensorData) -> Vec<String> {
     match data.dtype {
         DType::F64 => data.values::<f64>().iter().map(|it| format!("{it:?}")).collect(),
         // Every value of the narrower types is one of f32.
@@ -57,6 +57,8 @@ fn python(data: &TensorData) -> Vec<String> {
         "true" => "True".to_owned(),
         "false" => "False".to_owned(),
         "inf" => "np.inf".to_owned(),
+        "-inf" => "-np.inf".to_owned(),
+        "NaN" => "np.nan".to_owned(),
         _ => element,
     };
     elements(data).into_iter().map(spell).collect()
@@ -112,13 +114,24 @@ pub fn rust_dtype(dtype: DType) -> &'static str {
     }
 }
 
-/// `[1.0, 2.0]`, to be read as elements of `dtype`.
+/// `[1.0, 2.0]`, to be read as elements of the tensor's type.
 pub fn rust(data: &TensorData) -> String {
-    let elements = elements(data);
+    let elements = rust_elements(data);
     match &elements[..] {
         [first, _, ..] if is_constant(data) => format!("[{first}; {}]", elements.len()),
         _ => format!("[{}]", elements.join(", ")),
     }
+}
+
+pub fn rust_elements(data: &TensorData) -> Vec<String> {
+    let dtype = if data.dtype == DType::F64 { "f64" } else { "f32" };
+    let spell = |element: String| match element.as_str() {
+        "inf" => format!("{dtype}::INFINITY"),
+        "-inf" => format!("{dtype}::NEG_INFINITY"),
+        "NaN" => format!("{dtype}::NAN"),
+        _ => element,
+    };
+    elements(data).into_iter().map(spell).collect()
 }
 
 #[cfg(test)]
@@ -134,8 +147,9 @@ mod tests {
         assert_eq!(spell(&[2, 2], &[0.5; 4]), "np.full((2, 2), 0.5, np.float32)");
         assert_eq!(spell(&[0, 2], &[]), "np.zeros((0, 2), np.float32)");
         assert_eq!(numpy(&TensorData::new(&[2], &[true, false])), "np.array([True, False], np.bool_)");
-        let allowed = TensorData::new(&[2], &[f64::INFINITY, 0.0]);
-        assert_eq!(numpy(&allowed), "np.array([np.inf, 0.0], np.float64)");
+        let exceptional = TensorData::new(&[3], &[f64::INFINITY, f64::NAN, -0.0]);
+        assert_eq!(numpy(&exceptional), "np.array([np.inf, np.nan, -0.0], np.float64)");
+        assert_eq!(rust(&exceptional), "[f64::INFINITY, f64::NAN, -0.0]");
         assert_eq!(rust(&TensorData::new(&[3], &[7i64; 3])), "[7; 3]");
     }
 

@@ -1,7 +1,7 @@
 //! `repro.py`: a finding in ONNX Runtime, shown with nothing but onnx, numpy and onnxruntime.
 
 use super::arrays::{are_short, list, numpy, numpy_dtype, onnx_name, shape};
-use super::{BEFORE, EXPECTED, INPUTS, MODEL, Report, Reproducer, Style};
+use super::{BEFORE, EXPECTED, INPUTS, Law, MODEL, Report, Reproducer, Style, Value};
 use crate::backend::{Level, Setting};
 use crate::dtype::DType;
 use crate::onnx::proto::{
@@ -216,20 +216,7 @@ fn session(report: &Report) -> Vec<String> {
 fn check(report: &Report) -> Vec<String> {
     let (index, expected) = report.output();
     let lines: &[&str] = match report.finding.kind {
-        Kind::WrongValue => {
-            let name = if is_bf16(expected.dtype) { "widened" } else { &expected.name };
-            let differs = match expected.is_exact() {
-                true => "wrong = (got != expected) & np.isfinite(allowed)",
-                false => "wrong = ~(abs(got.astype(np.float64) - expected) <= allowed) & np.isfinite(allowed)",
-            };
-            return vec![
-                format!("got = session.run([{name:?}], inputs)[0]"),
-                differs.to_owned(),
-                "print(f\"{wrong.sum()} of {wrong.size} elements are wrong\")".to_owned(),
-                "print(f\"got      {got[wrong]}\\nexpected {expected[wrong]}\\nallowed  {allowed[wrong]}\")".to_owned(),
-                "sys.exit(int(wrong.any()))".to_owned(),
-            ];
-        }
+        Kind::WrongValue => return compare(report),
         Kind::WrongCount => {
             let count = report.case.expectation.outputs.len();
             return vec![
@@ -250,6 +237,44 @@ fn check(report: &Report) -> Vec<String> {
         Kind::Crashed | Kind::TimedOut | Kind::OutOfMemory => &["session.run(None, inputs)", "print(\"all is well\")"],
     };
     lines.iter().map(|&line| line.to_owned()).collect()
+}
+
+/// Compares all elements with the reference; what the first wrong one breaks otherwise is looked at besides.
+fn compare(report: &Report) -> Vec<String> {
+    let (_, expected) = report.output();
+    let name = if is_bf16(expected.dtype) { "widened" } else { &expected.name };
+    let mut lines = vec![format!("got = session.run([{name:?}], inputs)[0]")];
+    let same = if expected.exact.iter().all(|value| value.is_finite()) {
+        ""
+    } else {
+        " | (got == expected) | (np.isnan(got) & np.isnan(expected))"
+    };
+    lines.push(match expected.is_exact() {
+        true if same.is_empty() => "wrong = got != expected".to_owned(),
+        true => "wrong = ~((got == expected) | (np.isnan(got) & np.isnan(expected)))".to_owned(),
+        false => format!("wrong = ~((abs(got.astype(np.float64) - expected) <= allowed){same})"),
+    });
+    if !expected.errors().to_f64().iter().all(|allowed| allowed.is_finite()) {
+        lines.push("wrong &= np.isfinite(allowed)  # the other elements may be anything".to_owned());
+    }
+    match report.value() {
+        Some(Value { law: Law::Within(least, largest), .. }) => {
+            let (least, largest) = (number(least), number(largest));
+            lines.push(format!("wrong |= (got < {least}) | (got > {largest})  # no result is beyond these"));
+        }
+        Some(Value { law: Law::Finite, element, .. }) => {
+            lines.push(format!("wrong.flat[{element}] |= not np.isfinite(got.flat[{element}])  # it must be a number"));
+        }
+        Some(Value { law: Law::Near(_), .. }) | None => {}
+    }
+    lines.push("print(f\"{wrong.sum()} of {wrong.size} elements are wrong\")".to_owned());
+    lines.push("print(f\"got      {got[wrong]}\\nexpected {expected[wrong]}\\nallowed  {allowed[wrong]}\")".to_owned());
+    lines.push("sys.exit(int(wrong.any()))".to_owned());
+    lines
+}
+
+fn number(value: f64) -> String {
+    if value.is_finite() { format!("{value:?}") } else { format!("float(\"{value}\")") }
 }
 
 /// The lines that build the model; `None` where something in it has no short literal.
@@ -322,7 +347,7 @@ fn node(node: &NodeProto) -> Option<String> {
 fn value(attribute: &AttributeProto) -> Option<String> {
     let text = |bytes: &Vec<u8>| std::str::from_utf8(bytes).ok().map(|text| format!("{text:?}"));
     let several = |values: Vec<String>| (!values.is_empty()).then(|| format!("[{}]", values.join(", ")));
-    let float = |value: &f32| if value.is_finite() { format!("{value:?}") } else { format!("float(\"{value}\")") };
+    let float = |value: &f32| if value.is_finite() { format!("{value:?}") } else { number(f64::from(*value)) };
     match AttributeType::try_from(attribute.r#type).ok()? {
         AttributeType::Int => Some(attribute.i?.to_string()),
         AttributeType::Float => Some(float(&attribute.f?)),

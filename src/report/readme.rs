@@ -1,6 +1,6 @@
 //! `README.md`: the text of a report to the backend's tracker.
 
-use super::{BEFORE, EXPECTED, INPUT, INPUTS, MODEL, PICTURE, Report, Reproducer};
+use super::{BEFORE, EXPECTED, INPUT, INPUTS, Law, MODEL, PICTURE, Report, Reproducer, Value};
 use crate::backend::Level;
 use crate::graph;
 use crate::oracle::{Difference, Kind, Wrong};
@@ -95,13 +95,18 @@ fn expected(report: &Report) -> String {
     let mut text = "## Expected\n\n".to_owned();
     let (_, output) = report.output();
     match report.value() {
-        Some((element, got, wrong)) => {
-            let allowed = output.errors().to_f64()[element];
+        Some(Value { element, got, wrong, law }) => {
+            let told = match law {
+                Law::Near(allowed) => {
+                    format!("any order of evaluation in the declared types stays within {allowed:.3e} of that")
+                }
+                Law::Within(least, largest) => format!("the operator gives nothing beyond {least} and {largest}"),
+                Law::Finite => "it must be a number in any order of evaluation".to_owned(),
+            };
             let _ = writeln!(
                 text,
                 "`{}` has {} elements, of which {wrong} are wrong. The first of them, at position {element} in row-major \
-                 order, is {got}; computed in f64 it is {:?}, and any order of evaluation in the declared types stays \
-                 within {allowed:.3e} of that.",
+                 order, is {got}; computed in f64 it is {:?}, and {told}.",
                 output.name,
                 output.exact.len(),
                 output.exact[element],

@@ -1,7 +1,7 @@
 //! `repro.rs`: a finding in a backend written in Rust, shown with nothing but that backend's crates.
 
-use super::arrays::{rust, rust_dtype};
-use super::{MODEL, Report, Reproducer};
+use super::arrays::{rust, rust_dtype, rust_elements};
+use super::{Law, MODEL, Report, Reproducer, Value};
 use crate::backend::{Level, Setting};
 use crate::dtype::DType;
 use crate::oracle::Kind;
@@ -67,11 +67,12 @@ fn main() {{
     }}
     // Some elements by their positions in row-major order, with the allowed absolute errors.
 {expected}    for (i, expected, allowed) in expected {{
-        if !((got[i] as f64 - expected as f64).abs() <= allowed) || (allowed == 0.0 && got[i] != expected) {{
+        let near = (got[i] as f64 - expected as f64).abs() <= allowed && (allowed > 0.0 || got[i] == expected);
+        if !(near || got[i] == expected || (got[i] as f64).is_nan() && (expected as f64).is_nan()) {{
             bug(format!("element {{i}} is {{:?}}, expected {{expected:?}} with an error of at most {{allowed:?}}", got[i]));
         }}
     }}
-    println!("all is well");
+{law}    println!("all is well");
 }}
 
 fn bug(what: String) -> ! {{
@@ -82,6 +83,25 @@ fn bug(what: String) -> ! {{
         count = report.case.expectation.outputs.len(),
         shape = expected.shape,
         expected = elements(report),
+        law = law(report),
+    )
+}
+
+/// The test of an element that may be many things, but not what it is.
+fn law(report: &Report) -> String {
+    let Some(Value { element, law, .. }) = report.value() else { return String::new() };
+    let (holds, told) = match law {
+        Law::Near(_) => return String::new(),
+        Law::Within(least, largest) => {
+            let end = |value: f64| rust_elements(&TensorData::new(&[], &[value])).remove(0);
+            let (least, largest) = (end(least), end(largest));
+            (format!("got >= {least} && got <= {largest} || got.is_nan()"), "no result is there")
+        }
+        Law::Finite => ("got.is_finite()".to_owned(), "it must be a number"),
+    };
+    format!(
+        "    let got = got[{element}] as f64;\n    if !({holds}) {{\n        \
+         bug(format!(\"element {element} is {{got:?}}: {told}\"));\n    }}\n"
     )
 }
 
@@ -93,9 +113,9 @@ fn elements(report: &Report) -> String {
         "i64" => expected.reference(),
         _ => TensorData::from_f64(DType::F64, &expected.shape, &expected.exact),
     };
-    let (spelled, allowed) = (super::arrays::elements(&reference), expected.errors().to_f64());
+    let (spelled, allowed) = (rust_elements(&reference), expected.errors().to_f64());
     let judged: Vec<usize> = (0..spelled.len()).filter(|&i| allowed[i].is_finite()).collect();
-    let wrong = report.value().map(|(element, ..)| element);
+    let wrong = report.value().filter(|it| matches!(it.law, Law::Near(_))).map(|it| it.element);
     let listed = if judged.len() <= LISTED { judged } else { wrong.into_iter().collect() };
     let line = |i: usize| format!("        ({i}, {}, {:?}),\n", spelled[i], allowed[i]);
     let lines: String = listed.iter().map(|&i| line(i)).collect();

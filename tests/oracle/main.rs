@@ -9,7 +9,9 @@ use graphsmith::spec::{Domain, Role};
 use graphsmith::{graph, input, onnx, ops};
 
 mod axes;
+mod buckets;
 mod canary;
+mod exceptional;
 mod faults;
 mod findings;
 mod harness;
