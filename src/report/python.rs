@@ -4,9 +4,7 @@ use super::arrays::{are_short, list, numpy, numpy_dtype, onnx_name, shape};
 use super::{BEFORE, EXPECTED, INPUTS, Law, MODEL, Report, Reproducer, Style, Value};
 use crate::backend::{Level, Setting};
 use crate::dtype::DType;
-use crate::onnx::proto::{
-    AttributeProto, AttributeType, DimensionValue, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
-};
+use crate::onnx::proto::{AttributeProto, AttributeType, DimensionValue, NodeProto, ValueInfoProto};
 use crate::onnx::tensor_data;
 use crate::oracle::Kind;
 use crate::tensor::TensorData;
@@ -149,8 +147,8 @@ fn data(report: &Report) -> Vec<String> {
 fn inputs(report: &Report, variable: &str, data: &[TensorData], file: &str) -> Vec<String> {
     if are_short(data) {
         let named = report.named(data);
-        let entry = |(name, data): &(String, &TensorData)| format!("    {name:?}: {},", feed(data));
-        return [vec![format!("{variable} = {{")], named.iter().map(entry).collect(), vec!["}".to_owned()]].concat();
+        let entry = |(name, data): &(String, &TensorData)| format!("{name:?}: {}", feed(data));
+        return block(&format!("{variable} = {{"), named.iter().map(entry), "}");
     }
     let mut lines = vec![format!("{variable} = dict(np.load(here + {file:?}))")];
     for (name, _) in report.named(data).iter().filter(|(_, data)| is_bf16(data.dtype)) {
@@ -249,10 +247,11 @@ fn compare(report: &Report) -> Vec<String> {
     } else {
         " | (got == expected) | (np.isnan(got) & np.isnan(expected))"
     };
+    let near = "(abs(got.astype(np.float64) - expected) <= allowed)";
     lines.push(match expected.is_exact() {
         true if same.is_empty() => "wrong = got != expected".to_owned(),
         true => "wrong = ~((got == expected) | (np.isnan(got) & np.isnan(expected)))".to_owned(),
-        false => format!("wrong = ~((abs(got.astype(np.float64) - expected) <= allowed){same})"),
+        false => format!("wrong = ~({near}{same})"),
     });
     if !expected.errors().to_f64().iter().all(|allowed| allowed.is_finite()) {
         lines.push("wrong &= np.isfinite(allowed)  # the other elements may be anything".to_owned());
@@ -267,8 +266,8 @@ fn compare(report: &Report) -> Vec<String> {
         }
         Some(Value { law: Law::Near(_), .. }) | None => {}
     }
-    lines.push("print(f\"{wrong.sum()} of {wrong.size} elements are wrong\")".to_owned());
-    lines.push("print(f\"got      {got[wrong]}\\nexpected {expected[wrong]}\\nallowed  {allowed[wrong]}\")".to_owned());
+    let told = "got {got[wrong]}, expected {expected[wrong]} with errors up to {allowed[wrong]}";
+    lines.push(format!("print(f\"{{wrong.sum()}} of {{wrong.size}} elements are wrong: {told}\")"));
     lines.push("sys.exit(int(wrong.any()))".to_owned());
     lines
 }
@@ -285,35 +284,36 @@ fn model(report: &Report) -> Option<Vec<String>> {
     if !are_short(&constants) {
         return None;
     }
-    let mut lines = vec!["nodes = [".to_owned()];
-    for node in &graph.node {
-        lines.push(format!("    {},", self::node(node)?));
-    }
-    lines.push("]".to_owned());
+    let nodes: Vec<String> = graph.node.iter().map(node).collect::<Option<_>>()?;
+    let mut lines = block("nodes = [", nodes.into_iter(), "]");
     lines.push(format!("operands = {}", infos(&graph.input)?));
     lines.push(format!("outputs = {}", infos(&graph.output)?));
-    lines.extend(initializers(graph, &constants));
+    if !constants.is_empty() {
+        let named = graph.initializer.iter().zip(&constants).map(|(proto, data)| tensor(&proto.name, data));
+        lines.extend(block("constants = [", named, "]"));
+    }
+    let [opset] = &proto.opset_import[..] else { return None };
     let last = if constants.is_empty() { "" } else { ", constants" };
-    lines.push(format!("graph = h.make_graph(nodes, \"bug\", operands, outputs{last})"));
-    lines.push(versions(&proto)?);
+    lines.push(format!(
+        "model = h.make_model(h.make_graph(nodes, \"bug\", operands, outputs{last}), \
+         opset_imports=[h.make_opsetid({:?}, {})], ir_version={})",
+        opset.domain, opset.version, proto.ir_version
+    ));
     Some(lines)
 }
 
-fn initializers(graph: &GraphProto, constants: &[TensorData]) -> Vec<String> {
-    if constants.is_empty() {
-        return Vec::new();
+/// A list over several lines, one for each entry.
+fn block(open: &str, entries: impl Iterator<Item = String>, close: &str) -> Vec<String> {
+    let indent = " ".repeat(open.len());
+    let mut lines: Vec<String> = entries.map(|entry| format!("{indent}{entry},")).collect();
+    match lines.first_mut() {
+        Some(first) => first.replace_range(..indent.len(), open),
+        None => lines.push(open.to_owned()),
     }
-    let entry = |(proto, data): (&TensorProto, &TensorData)| format!("    {},", tensor(&proto.name, data));
-    let entries = graph.initializer.iter().zip(constants).map(entry).collect();
-    [vec!["constants = [".to_owned()], entries, vec!["]".to_owned()]].concat()
-}
-
-fn versions(proto: &ModelProto) -> Option<String> {
-    let [opset] = &proto.opset_import[..] else { return None };
-    Some(format!(
-        "model = h.make_model(graph, opset_imports=[h.make_opsetid({:?}, {})], ir_version={})",
-        opset.domain, opset.version, proto.ir_version
-    ))
+    if let Some(last) = lines.last_mut() {
+        *last = last.trim_end_matches(',').to_owned() + close;
+    }
+    lines
 }
 
 fn infos(infos: &[ValueInfoProto]) -> Option<String> {

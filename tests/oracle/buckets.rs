@@ -37,7 +37,7 @@ const BUGS: &[(&str, &str)] = &[
     ("other-mode", "Pad"),
     ("direction-ignored", "CumSum"),
     ("truncated-for-floor", "Floor"),
-    ("half-away-from-zero", "Round"),
+    ("sign-lost", "Round"),
     ("not-a-number", "Exp"),
     ("inverted-bool", "Less"),
     ("integers-as-i8", "Cast"),

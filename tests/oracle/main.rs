@@ -16,6 +16,7 @@ mod faults;
 mod findings;
 mod harness;
 mod honest;
+mod reports;
 mod second_run;
 
 /// The cases of some seeds; an input that gives no case is left out.
