@@ -161,10 +161,11 @@ fn run() -> TractResult<Vec<(String, Vec<usize>, Vec<{wide}>)>> {{
 fn tract_tensor(data: &TensorData) -> String {
     let (shape, elements) = (&data.shape, rust(data));
     match data.dtype {
-        DType::F16 => format!(
-            "Tensor::from_shape(&{shape:?}, &{elements} as &[f32])?.cast_to::<tract_onnx::prelude::f16>()?.into_owned().into()"
-        ),
-        dtype => format!("Tensor::from_shape(&{shape:?}, &{elements} as &[{}])?.into()", rust_dtype(dtype)),
+        DType::F16 => {
+            let wide = format!("Tensor::from_shape::<f32>(&{shape:?}, &{elements})?");
+            format!("{wide}.cast_to::<tract_onnx::prelude::f16>()?.into_owned().into()")
+        }
+        dtype => format!("Tensor::from_shape::<{}>(&{shape:?}, &{elements})?.into()", rust_dtype(dtype)),
     }
 }
 
@@ -221,5 +222,5 @@ fn rten_tensor(data: &TensorData) -> String {
         _ => data.clone(),
     };
     let (shape, elements, dtype) = (&data.shape, rust(&data), rust_dtype(data.dtype));
-    format!("Value::from_shape(&{shape:?} as &[usize], (&{elements} as &[{dtype}]).to_vec())?")
+    format!("Value::from_shape(&{shape:?}, Vec::<{dtype}>::from({elements}))?")
 }
