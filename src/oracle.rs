@@ -7,7 +7,7 @@
 
 use crate::backend::{Failure, Level};
 use crate::dtype::DType;
-use crate::model::{LeafData, Model, Node};
+use crate::model::{LeafData, Model};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::tensor::TensorData;
 
@@ -33,7 +33,7 @@ pub struct Expected {
     /// The allowed absolute error of each element; infinite where the element is not judged. Empty: all are exact.
     pub allowed: Vec<f64>,
     /// The values that the operator can give at all; see [`crate::spec::OpSpec::range`].
-    pub range: (f64, f64),
+    pub range: Option<(f64, f64)>,
     /// Where an element that is not judged must be a number all the same: its bound is wide, and yet far from the end of
     /// the type's range. Empty: nowhere.
     finite: Vec<bool>,
@@ -69,6 +69,13 @@ pub enum Difference {
         got: String,
         wrong: usize,
     },
+    /// The first element beyond what the operator can give, where all are within their bounds; `wrong` counts all.
+    Range {
+        output: usize,
+        element: usize,
+        got: String,
+        wrong: usize,
+    },
 }
 
 /// What is wrong with a backend's answer.
@@ -87,6 +94,7 @@ pub enum Kind {
     WrongDtype,
     WrongShape,
     WrongValue,
+    BeyondRange,
     Refused,
     Crashed,
     TimedOut,
@@ -99,9 +107,10 @@ impl Difference {
     pub fn output(&self) -> Option<usize> {
         match *self {
             Difference::Count { .. } => None,
-            Difference::DType { output, .. } | Difference::Shape { output, .. } | Difference::Value { output, .. } => {
-                Some(output)
-            }
+            Difference::DType { output, .. }
+            | Difference::Shape { output, .. }
+            | Difference::Value { output, .. }
+            | Difference::Range { output, .. } => Some(output),
         }
     }
 }
@@ -113,6 +122,7 @@ impl Wrong {
             Wrong::Output(Difference::DType { .. }) => Kind::WrongDtype,
             Wrong::Output(Difference::Shape { .. }) => Kind::WrongShape,
             Wrong::Output(Difference::Value { .. }) => Kind::WrongValue,
+            Wrong::Output(Difference::Range { .. }) => Kind::BeyondRange,
             Wrong::Failed(Failure::Refused(_) | Failure::Unsupported(_)) => Kind::Refused,
             Wrong::Failed(Failure::Crashed(_)) => Kind::Crashed,
             Wrong::Failed(Failure::TimedOut) => Kind::TimedOut,
@@ -129,6 +139,7 @@ impl std::fmt::Display for Kind {
             Kind::WrongDtype => "wrong-dtype",
             Kind::WrongShape => "wrong-shape",
             Kind::WrongValue => "wrong-value",
+            Kind::BeyondRange => "beyond-range",
             Kind::Refused => "refused",
             Kind::Crashed => "crashed",
             Kind::TimedOut => "timed-out",
@@ -200,9 +211,14 @@ impl Expectation {
                 return Some(Difference::Shape { output, got: got.shape.clone() });
             }
             let mut wrong = expected.wrong_elements(got);
-            let element = wrong.next()?;
-            let wrong = 1 + wrong.count();
-            Some(Difference::Value { output, element, got: got.element_text(element), wrong })
+            if let Some(element) = wrong.next() {
+                let wrong = 1 + wrong.count();
+                return Some(Difference::Value { output, element, got: got.element_text(element), wrong });
+            }
+            let mut beyond = expected.elements_beyond(got);
+            let element = beyond.next()?;
+            let wrong = 1 + beyond.count();
+            Some(Difference::Range { output, element, got: got.element_text(element), wrong })
         }))
     }
 
@@ -270,14 +286,16 @@ impl Expected {
             let near = (value - exact).abs().le(&self.allowed[*i]);
             // Equal infinities have no distance. A NaN is near nothing but a NaN.
             let far = !(near || value == exact || value.is_nan() && exact.is_nan());
-            judged(i) && far || self.is_beyond(value) || self.finite.get(*i) == Some(&true) && !value.is_finite()
+            judged(i) && far || self.finite.get(*i) == Some(&true) && !value.is_finite()
         };
         Box::new((0..self.exact.len()).filter(wrong))
     }
 
-    /// Whether the operator gives no such value, whatever its operands are. A NaN is not beyond.
-    pub fn is_beyond(&self, value: f64) -> bool {
-        value < self.range.0 || value > self.range.1
+    /// The elements of `got`, of the right type and shape, that the operator cannot give. A NaN is not among them.
+    fn elements_beyond<'a>(&self, got: &'a TensorData) -> Box<dyn Iterator<Item = usize> + 'a> {
+        let Some((least, largest)) = self.range else { return Box::new(std::iter::empty()) };
+        let beyond = move |&(_, value): &(usize, f64)| value < least || value > largest;
+        Box::new(got.to_f64().into_iter().enumerate().filter(beyond).map(|(element, _)| element))
     }
 
     /// Where libtorch in the declared type breaks the bound, the bound is wrong: those elements are not judged.
@@ -294,14 +312,10 @@ impl Expected {
     }
 }
 
-/// The range of the operator that computes a value, in the value's own type.
-fn range(model: &Model, value: usize) -> (f64, f64) {
-    let first = |node: &&Node| node.outputs[0] == value;
-    let all = (f64::NEG_INFINITY, f64::INFINITY);
-    let (least, largest) = model.nodes.iter().find(first).map_or(all, |node| node.spec.range);
-    // Rounding keeps order, so that a rounded result lies within the rounded ends.
-    let ends = TensorData::from_f64(model.values[value].dtype, &[2], &[least, largest]).to_f64();
-    if (least, largest) == all { all } else { (ends[0], ends[1]) }
+/// The range of the operator that computes a value.
+fn range(model: &Model, value: usize) -> Option<(f64, f64)> {
+    let node = model.nodes.iter().find(|node| node.outputs[0] == value)?;
+    node.spec.range_in(model.values[value].dtype)
 }
 
 /// Where a result must be a number although its bound says little else.

@@ -158,15 +158,19 @@ impl<'a> Report<'a> {
 
     /// The first wrong value, where that is what is wrong.
     fn value(&self) -> Option<Value<'_>> {
-        let Wrong::Output(Difference::Value { element, got, wrong, .. }) = &self.finding.wrong else { return None };
         let (_, expected) = self.output();
-        let allowed = expected.errors().to_f64()[*element];
-        let law = match got.parse() {
-            _ if allowed.is_finite() => Law::Near(allowed),
-            Ok(value) if expected.is_beyond(value) => Law::Within(expected.range.0, expected.range.1),
-            _ => Law::Finite,
-        };
-        Some(Value { element: *element, got, wrong: *wrong, law })
+        match &self.finding.wrong {
+            Wrong::Output(Difference::Value { element, got, wrong, .. }) => {
+                let allowed = expected.errors().to_f64()[*element];
+                let law = if allowed.is_finite() { Law::Near(allowed) } else { Law::Finite };
+                Some(Value { element: *element, got, wrong: *wrong, law })
+            }
+            Wrong::Output(Difference::Range { element, got, wrong, .. }) => {
+                let (least, largest) = expected.range?;
+                Some(Value { element: *element, got, wrong: *wrong, law: Law::Within(least, largest) })
+            }
+            _ => None,
+        }
     }
 
     fn proto(&self) -> Option<onnx::proto::ModelProto> {

@@ -32,9 +32,9 @@ pub struct OpSpec {
     pub doc: &'static str,
     pub numerics: Numerics,
     pub exceptional: Exceptional,
-    /// The least and the largest value that the first result can have, whatever the operands are; a correct backend, too,
-    /// rounds to nothing beyond.
-    pub range: (f64, f64),
+    /// The least and the largest value that the result can have, whatever the operands are; no correct backend rounds to
+    /// anything beyond.
+    pub range: Option<(f64, f64)>,
     /// Declares operands, attributes, laws and outputs of one application.
     pub build: fn(&mut Builder) -> Result<(), Skip>,
     /// The meaning, in libtorch, following the ONNX text. Must take any legal attributes, also absent ones.
@@ -60,7 +60,7 @@ impl OpSpec {
         doc: "",
         numerics: Numerics::Exact,
         exceptional: Exceptional::Silent,
-        range: (f64::NEG_INFINITY, f64::INFINITY),
+        range: None,
         build: |_| Ok(()),
         eval: |_| Ok(Vec::new()),
         guard: None,
@@ -68,6 +68,16 @@ impl OpSpec {
         pole: None,
         can_overflow: false,
     };
+}
+
+impl OpSpec {
+    /// The range of results in an element type: rounding keeps order, so that a rounded result lies within the rounded ends.
+    pub fn range_in(&self, dtype: DType) -> Option<(f64, f64)> {
+        self.range.map(|(least, largest)| {
+            let ends = TensorData::from_f64(dtype, &[2], &[least, largest]).to_f64();
+            (ends[0], ends[1])
+        })
+    }
 }
 
 impl std::fmt::Debug for OpSpec {

@@ -34,7 +34,7 @@ const ACTIVATION: OpSpec = OpSpec { dtypes: FLOATS, ..UNARY };
 pub const RELU: OpSpec = OpSpec {
     code: 0x01,
     name: "Relu",
-    range: (0.0, f64::INFINITY),
+    range: Some((0.0, f64::INFINITY)),
     since: 6,
     dtypes: FLOATS.or(SIGNED_INTS),
     doc: "max(x, 0).",
@@ -124,7 +124,6 @@ pub const CELU: OpSpec = OpSpec {
 pub const THRESHOLDED_RELU: OpSpec = OpSpec {
     code: 0x28,
     name: "ThresholdedRelu",
-    range: (0.0, f64::INFINITY),
     since: 10,
     doc: "x where x > alpha, else 0.",
     numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, THRESHOLDED_RELU.eval)),
@@ -140,7 +139,7 @@ pub const THRESHOLDED_RELU: OpSpec = OpSpec {
 pub const HARD_SIGMOID: OpSpec = OpSpec {
     code: 0x29,
     name: "HardSigmoid",
-    range: (0.0, 1.0),
+    range: Some((0.0, 1.0)),
     since: 6,
     doc: "max(0, min(1, alpha * x + beta)).",
     numerics: Numerics::Elementwise { ulps: 4.0, absolute: 2.0 },
@@ -164,7 +163,7 @@ pub const HARD_SWISH: OpSpec = OpSpec {
 pub const SIGMOID: OpSpec = OpSpec {
     code: 0x2b,
     name: "Sigmoid",
-    range: (0.0, 1.0),
+    range: Some((0.0, 1.0)),
     doc: "1 / (1 + exp(-x)).",
     numerics: THROUGH_ONE,
     eval: |a| one(a.x(0).f_sigmoid()),
@@ -174,7 +173,7 @@ pub const SIGMOID: OpSpec = OpSpec {
 pub const SOFTPLUS: OpSpec = OpSpec {
     code: 0x2c,
     name: "Softplus",
-    range: (0.0, f64::INFINITY),
+    range: Some((0.0, f64::INFINITY)),
     since: 1,
     doc: "ln(exp(x) + 1).",
     numerics: Numerics::Custom(error_of_softplus),
@@ -186,7 +185,7 @@ pub const SOFTPLUS: OpSpec = OpSpec {
 pub const SOFTSIGN: OpSpec = OpSpec {
     code: 0x2d,
     name: "Softsign",
-    range: (-1.0, 1.0),
+    range: Some((-1.0, 1.0)),
     since: 1,
     doc: "x / (1 + |x|).",
     numerics: SHORT,

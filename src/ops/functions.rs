@@ -41,7 +41,7 @@ const FUNCTION: OpSpec = OpSpec { dtypes: FLOATS, numerics: approximate(ULPS), .
 pub const SQRT: OpSpec = OpSpec {
     code: 0x15,
     name: "Sqrt",
-    range: (0.0, f64::INFINITY),
+    range: Some((0.0, f64::INFINITY)),
     exceptional: Exceptional::Text("If x is negative, then it will return NaN."),
     doc: "The square root of x.",
     numerics: Numerics::Elementwise { ulps: 2.0, absolute: 0.0 },
@@ -53,7 +53,7 @@ pub const SQRT: OpSpec = OpSpec {
 pub const EXP: OpSpec = OpSpec {
     code: 0x16,
     name: "Exp",
-    range: (0.0, f64::INFINITY),
+    range: Some((0.0, f64::INFINITY)),
     doc: "e to the power of x.",
     numerics: Numerics::Elementwise { ulps: ULPS, absolute: 0.0 },
     eval: |a| one(a.x(0).f_exp()),
@@ -75,7 +75,7 @@ const LARGEST_ANGLE: f64 = 1e4;
 pub const SIN: OpSpec = OpSpec {
     code: 0x18,
     name: "Sin",
-    range: (-1.0, 1.0),
+    range: Some((-1.0, 1.0)),
     since: 7,
     doc: "The sine of x in radians.",
     numerics: Numerics::Custom(error_of_wave),
@@ -87,7 +87,7 @@ pub const SIN: OpSpec = OpSpec {
 pub const COS: OpSpec = OpSpec {
     code: 0x19,
     name: "Cos",
-    range: (-1.0, 1.0),
+    range: Some((-1.0, 1.0)),
     since: 7,
     doc: "The cosine of x in radians.",
     numerics: Numerics::Custom(error_of_wave),
@@ -111,7 +111,7 @@ pub const TAN: OpSpec = OpSpec {
 pub const ASIN: OpSpec = OpSpec {
     code: 0x1b,
     name: "Asin",
-    range: (-FRAC_PI_2, FRAC_PI_2),
+    range: Some((-FRAC_PI_2, FRAC_PI_2)),
     since: 7,
     doc: "The inverse of the sine.",
     numerics: THROUGH_ONE,
@@ -123,7 +123,7 @@ pub const ASIN: OpSpec = OpSpec {
 pub const ACOS: OpSpec = OpSpec {
     code: 0x1c,
     name: "Acos",
-    range: (0.0, PI),
+    range: Some((0.0, PI)),
     since: 7,
     doc: "The inverse of the cosine.",
     numerics: THROUGH_ONE,
@@ -135,7 +135,7 @@ pub const ACOS: OpSpec = OpSpec {
 pub const ATAN: OpSpec = OpSpec {
     code: 0x1d,
     name: "Atan",
-    range: (-FRAC_PI_2, FRAC_PI_2),
+    range: Some((-FRAC_PI_2, FRAC_PI_2)),
     since: 7,
     doc: "The inverse of the tangent.",
     eval: |a| one(a.x(0).f_atan()),
@@ -155,7 +155,7 @@ pub const SINH: OpSpec = OpSpec {
 pub const COSH: OpSpec = OpSpec {
     code: 0x1f,
     name: "Cosh",
-    range: (1.0, f64::INFINITY),
+    range: Some((1.0, f64::INFINITY)),
     since: 9,
     doc: "The hyperbolic cosine of x.",
     eval: |a| one(a.x(0).f_cosh()),
@@ -165,7 +165,7 @@ pub const COSH: OpSpec = OpSpec {
 pub const TANH: OpSpec = OpSpec {
     code: 0x05,
     name: "Tanh",
-    range: (-1.0, 1.0),
+    range: Some((-1.0, 1.0)),
     doc: "The hyperbolic tangent of x.",
     numerics: THROUGH_ONE,
     eval: |a| one(a.x(0).f_tanh()),
@@ -186,7 +186,7 @@ pub const ASINH: OpSpec = OpSpec {
 pub const ACOSH: OpSpec = OpSpec {
     code: 0x21,
     name: "Acosh",
-    range: (0.0, f64::INFINITY),
+    range: Some((0.0, f64::INFINITY)),
     since: 9,
     doc: "The inverse of the hyperbolic cosine.",
     numerics: THROUGH_ONE,
@@ -210,7 +210,7 @@ pub const ATANH: OpSpec = OpSpec {
 pub const ERF: OpSpec = OpSpec {
     code: 0x23,
     name: "Erf",
-    range: (-1.0, 1.0),
+    range: Some((-1.0, 1.0)),
     doc: "The error function of x.",
     // Common approximations in single precision have an absolute error of 1e-6.
     numerics: Numerics::Elementwise { ulps: ULPS, absolute: 1.5 },

@@ -60,7 +60,7 @@ pub const NEG: OpSpec = OpSpec {
 pub const ABS: OpSpec = OpSpec {
     code: 0x08,
     name: "Abs",
-    range: (0.0, f64::INFINITY),
+    range: Some((0.0, f64::INFINITY)),
     exceptional: Exceptional::Ieee754,
     dtypes: NUMBERS,
     doc: "|x|.",

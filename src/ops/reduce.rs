@@ -280,7 +280,7 @@ pub const PROD: OpSpec = OpSpec {
 pub const L1: OpSpec = OpSpec {
     code: 0xb5,
     name: "ReduceL1",
-    range: (0.0, f64::INFINITY),
+    range: Some((0.0, f64::INFINITY)),
     doc: "The sum of magnitudes along axes.",
     numerics: Numerics::Accumulated,
     build: |b| build(b, NUMBERS, EmptyAxes::All),
@@ -294,7 +294,7 @@ pub const L1: OpSpec = OpSpec {
 pub const L2: OpSpec = OpSpec {
     code: 0xb6,
     name: "ReduceL2",
-    range: (0.0, f64::INFINITY),
+    range: Some((0.0, f64::INFINITY)),
     doc: "The Euclidean norm along axes.",
     numerics: Numerics::Custom(|a, errors, _| {
         errors_along(a, errors, |x, error, terms| norm_errors(x, error, terms, a.output_dtypes[0]))
@@ -322,7 +322,7 @@ pub fn norm_errors(x: &Tensor, error: &Tensor, terms: f64, dtype: DType) -> Resu
 pub const SUM_SQUARE: OpSpec = OpSpec {
     code: 0xb7,
     name: "ReduceSumSquare",
-    range: (0.0, f64::INFINITY),
+    range: Some((0.0, f64::INFINITY)),
     doc: "The sum of squares along axes.",
     numerics: Numerics::Custom(|a, errors, _| {
         errors_along(a, errors, |x, error, terms| {

@@ -84,6 +84,7 @@ fn what(kind: Kind) -> &'static str {
         Kind::WrongDtype => "an output of a wrong element type",
         Kind::WrongShape => "an output of a wrong shape",
         Kind::WrongValue => "a wrong value",
+        Kind::BeyondRange => "a value that the operator cannot give",
         Kind::Refused => "a valid model is refused",
         Kind::Crashed => "the process dies",
         Kind::TimedOut => "a run does not end",
@@ -98,7 +99,7 @@ fn is_fatal(kind: Kind) -> bool {
 }
 
 fn judges_values(kind: Kind) -> bool {
-    kind == Kind::WrongValue
+    matches!(kind, Kind::WrongValue | Kind::BeyondRange)
 }
 
 fn is_bf16(dtype: DType) -> bool {
@@ -214,7 +215,7 @@ fn session(report: &Report) -> Vec<String> {
 fn check(report: &Report) -> Vec<String> {
     let (index, expected) = report.output();
     let lines: &[&str] = match report.finding.kind {
-        Kind::WrongValue => return compare(report),
+        Kind::WrongValue | Kind::BeyondRange => return compare(report),
         Kind::WrongCount => {
             let count = report.case.expectation.outputs.len();
             return vec![

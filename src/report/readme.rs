@@ -54,7 +54,7 @@ fn pass(report: &Report) -> &'static str {
 fn symptom(report: &Report) -> String {
     let (_, output) = report.output();
     match &report.finding.wrong {
-        Wrong::Output(Difference::Value { element, got, .. }) => {
+        Wrong::Output(Difference::Value { element, got, .. } | Difference::Range { element, got, .. }) => {
             format!("gives {got} in place of {:?}", output.exact[*element])
         }
         Wrong::Output(Difference::Shape { got, .. }) => {

@@ -35,6 +35,7 @@ fn what(report: &Report) -> &'static str {
         Kind::WrongDtype | Kind::Protocol => "an output of a wrong element type",
         Kind::WrongShape => "an output of a wrong shape",
         Kind::WrongValue => "a wrong value",
+        Kind::BeyondRange => "a value that the operator cannot give",
         Kind::Refused => "a valid model is refused",
         Kind::Crashed => "a panic",
         Kind::TimedOut => "a run does not end",

@@ -85,9 +85,9 @@ fn where_the_standard_is_silent_nothing_is_judged() {
     for operator in ["Relu", "Exp", "Sigmoid"] {
         let case = alone(operator, &[X], DType::F32);
         let mut values = case.expectation.outputs[0].exact.clone();
-        values[..3].copy_from_slice(&[7.0; 3]);
+        values[..3].copy_from_slice(&[0.7; 3]);
         assert!(agrees(&case, &values), "{operator} of NaN and infinity is judged");
-        values[4] += 1.0;
+        values[4] += 0.1;
         assert!(!agrees(&case, &values), "{operator} of a number is not judged");
     }
     // What is made of a value in doubt is in doubt.

@@ -16,6 +16,7 @@ mod faults;
 mod findings;
 mod harness;
 mod honest;
+mod invariants;
 mod reports;
 mod second_run;
 
