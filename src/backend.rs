@@ -3,6 +3,8 @@
 mod isolation;
 #[cfg(feature = "ort")]
 pub mod ort;
+#[cfg(unix)]
+pub mod process;
 #[cfg(feature = "rten")]
 pub mod rten;
 #[cfg(feature = "tract")]
@@ -42,7 +44,20 @@ pub enum Error {
 }
 
 /// How hard a backend optimises.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Debug,
+    serde::Serialize,
+    serde::Deserialize,
+    bincode::Encode,
+    bincode::Decode,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// Every graph optimisation that can be switched off is off.
@@ -52,7 +67,7 @@ pub enum Level {
 }
 
 /// A way to run a model at the level that optimises, which may change no result beyond the order of sums.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, bincode::Encode, bincode::Decode)]
 pub enum Setting {
     /// Several threads work on one operator, and on several operators at once.
     Threads,
@@ -61,7 +76,7 @@ pub enum Setting {
 }
 
 /// Why a backend gave no outputs.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, bincode::Encode, bincode::Decode)]
 pub enum Failure {
     /// The support table says that this backend does not take this model.
     #[error("not supported: {0}")]
@@ -100,6 +115,14 @@ pub trait Backend {
     /// Like [`Backend::compile`] at [`Level::On`]; None where the backend has no such setting.
     fn compile_with(&self, _onnx: &[u8], _setting: Setting) -> Option<Result<Box<dyn Session>, Failure>> {
         None
+    }
+    /// The parts of the optimiser that can be left out one by one, by the backend's own names.
+    fn passes(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// Like [`Backend::compile`] at [`Level::On`], without one of [`Backend::passes`].
+    fn compile_without(&self, onnx: &[u8], _pass: &str) -> Result<Box<dyn Session>, Failure> {
+        self.compile(onnx, Level::On)
     }
 }
 

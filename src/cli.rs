@@ -3,7 +3,8 @@
 //! Exit codes: 0 fine, 1 a finding, 2 a mistake of the user or of the environment, with one sentence on stderr.
 
 use clap::{Parser, Subcommand};
-use graphsmith::backend::{self, TABLE};
+use graphsmith::backend::process::Isolated;
+use graphsmith::backend::{self, Backend, TABLE};
 use graphsmith::harness::Harness;
 use graphsmith::known::{self, Known};
 use graphsmith::limits::MAX_FILE_BYTES;
@@ -15,12 +16,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod audit;
+mod backend_worker;
 mod backends;
 mod dictionary;
 mod diversity;
 mod export;
 mod generate;
 mod judge;
+mod minimise;
 mod node_tests;
 mod ops;
 mod peers;
@@ -47,6 +50,8 @@ Examples:
   graphsmith run fuzz/artifacts/graph_diff/crash-0123   what an input of the fuzzer finds
   graphsmith triage fuzz/artifacts --out findings       all that a run has found, as reports
   graphsmith replay model.onnx                          any model over all backends
+  graphsmith minimise fuzz/artifacts/graph_diff/crash-0123 --out small
+                                                        the least model that shows the same bug
   graphsmith gen --count 100 --out models               valid models with data
 
 Exit codes: 0 fine, 1 a finding or a disagreement, 2 a mistake in the call or the environment.";
@@ -57,6 +62,9 @@ enum Command {
     Show(show::Arguments),
     Run(run::Arguments),
     Replay(replay::Arguments),
+    Minimise(minimise::Arguments),
+    #[command(hide = true)]
+    BackendWorker(backend_worker::Arguments),
     #[command(hide = true)]
     NodeTests(node_tests::Arguments),
     Ops(ops::Arguments),
@@ -140,6 +148,8 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Show(arguments) => show::main(&arguments, out),
         Command::Run(arguments) => run::main(&arguments, out),
         Command::Replay(arguments) => replay::main(&arguments, out),
+        Command::Minimise(arguments) => minimise::main(&arguments, out),
+        Command::BackendWorker(arguments) => backend_worker::main(&arguments),
         Command::NodeTests(arguments) => node_tests::main(&arguments, out),
         Command::Ops(arguments) => ops::main(&arguments, out),
         Command::Backends(arguments) => backends::main(&arguments, out),
@@ -158,13 +168,35 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
 /// The backends with these ids, or all, with the known issues if these are wanted. The first backend that cannot be had is
 /// an error.
 pub fn harness(ids: &[String], no_known: bool) -> Result<Harness> {
+    Ok(Harness::with(open(ids)?, known(no_known)?))
+}
+
+/// The same, each in a process of its own.
+pub fn isolated_harness(ids: &[String], no_known: bool) -> Result<Harness> {
+    let isolated = |backend: Box<dyn Backend>| {
+        let id = backend.id();
+        let command = move || {
+            let mut command = std::process::Command::new(std::env::current_exe()?);
+            command.args(["backend-worker", id]);
+            Ok(command)
+        };
+        Box::new(Isolated::new(backend, command)) as Box<dyn Backend>
+    };
+    Ok(Harness::with(open(ids)?.into_iter().map(isolated).collect(), known(no_known)?))
+}
+
+/// The known issues, or none.
+pub fn known(none: bool) -> Result<Known> {
+    Ok(if none { Known::default() } else { Known::built_in()? })
+}
+
+fn open(ids: &[String]) -> Result<Vec<Box<dyn Backend>>> {
     if let Some(unknown) = ids.iter().find(|id| !TABLE.iter().any(|(known, _)| known == id)) {
         return Err(Error::NoBackend(unknown.clone()));
     }
     let wanted = |id: &&str| ids.is_empty() || ids.iter().any(|wanted| wanted == id);
     let rows = TABLE.iter().filter(|(id, _)| wanted(id));
-    let backends = rows.map(|(_, open)| open()).collect::<std::result::Result<_, _>>()?;
-    Ok(Harness::with(backends, if no_known { Known::default() } else { Known::built_in()? }))
+    Ok(rows.map(|(_, open)| open()).collect::<std::result::Result<_, _>>()?)
 }
 
 /// The bytes of a regular file. Refuses by size before anything is read.

@@ -22,6 +22,8 @@ pub struct Finding {
     pub symptom: String,
     /// The operator that alone shows it.
     pub culprit: Option<String>,
+    /// The part of the backend that is to blame, such as a pass of its optimiser; of a minimised case only.
+    pub cause: Option<String>,
     /// Every backend and level with its answer in short.
     pub table: Vec<(String, String)>,
     /// The model as text.
@@ -66,6 +68,7 @@ impl Finding {
             signature: format!("{} {kind} {} {cause}", at.backend, at.level),
             symptom: symptom(case, &wrong),
             culprit: culprit.map(|culprit| describe_node(&case.model, culprit.node)),
+            cause: None,
             table: outcomes.iter().map(row).collect(),
             graph: graph::text(&case.model),
             blame: blame(case, outcomes),
@@ -218,6 +221,9 @@ impl fmt::Display for Finding {
         }
         if let Some(culprit) = &self.culprit {
             writeln!(f, "  shown by this operator alone: {culprit}")?;
+        }
+        if let Some(cause) = &self.cause {
+            writeln!(f, "  the part to blame: {cause}")?;
         }
         writeln!(f, "  {}", self.blame)?;
         writeln!(f, "\nmodel (x input, w initializer, c constant, -> graph output):\n{}", self.graph)?;

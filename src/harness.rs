@@ -19,6 +19,8 @@ pub struct Target {
     pub backend: Box<dyn Backend>,
     pub version: String,
     pub support: Table,
+    /// The levels at which it is run: the minimiser asks only for what it must know.
+    pub asked: &'static [Level],
 }
 
 /// Everything that judging needs besides the case.
@@ -181,6 +183,7 @@ impl Harness {
             version: backend.version(),
             support: Table::of(backend.id()),
             backend,
+            asked: &Level::ALL,
         };
         Harness { targets: backends.into_iter().map(target).collect(), known, stats: Stats::default() }
     }
@@ -234,7 +237,7 @@ impl Harness {
         let inputs = case.model.input_data(&case.data);
         let run = Run { model: &case.model, inputs: &inputs, largest: largest_integer(&case.model, &case.wide) };
         let mut outcomes = Vec::new();
-        for target in &self.targets {
+        for target in self.targets.iter().filter(|target| target.asked.contains(&Level::On)) {
             let (backend, level) = (target.backend.id(), Level::On);
             let at = Place { backend, version: &target.version, level };
             let support = run.model.support(&target.support);
@@ -304,7 +307,7 @@ impl Harness {
             // The models differ in sizes only.
             let support = runs[0].model.support(&target.support);
             let id = target.backend.id();
-            for &level in levels {
+            for &level in levels.iter().filter(|level| target.asked.contains(level)) {
                 let at = Place { backend: id, version: &target.version, level };
                 let results = match excluded(target, &mut self.known, at, support, runs) {
                     Some(reason) => vec![Err(Failure::Unsupported(reason))],

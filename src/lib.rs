@@ -45,6 +45,7 @@ pub mod input;
 pub mod known;
 pub mod limits;
 pub mod metamorphic;
+pub mod minimise;
 pub mod model;
 pub mod npz;
 pub mod onnx;

@@ -5,6 +5,7 @@ use graphsmith::dtype::DType;
 use graphsmith::input;
 use graphsmith::known::Known;
 use graphsmith::npz::{self, Arrays};
+use graphsmith::onnx;
 use graphsmith::onnx::proto::{
     AttributeProto, AttributeType, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
@@ -144,7 +145,7 @@ fn floats(shape: &[usize]) -> TensorData {
 #[test]
 fn every_command_explains_itself() {
     let help = print(&["--help"]);
-    for command in ["gen", "show", "run", "replay", "triage", "ops", "backends", "probe", "dictionary"] {
+    for command in ["gen", "show", "run", "replay", "minimise", "triage", "ops", "backends", "probe", "dictionary"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
         assert!(print(&[command, "--help"]).contains("Example"), "{command}");
     }
@@ -624,4 +625,44 @@ fn triage_tells_what_it_cannot_use() {
     fs::write(format!("{out}/state.json"), "{").unwrap();
     fails(&["triage", &empty, "--out", &out], &["state.json", "remove it"]);
     fails(&["triage", &empty, "--out", &folder.path("other"), "--backend", "none"], &["`none`"]);
+}
+
+/// MatMulInteger over an inner dimension of 0 with zero points of columns, behind an operator that has no part in it, ends
+/// ONNX Runtime 1.32's process.
+#[test]
+fn what_ends_a_process_is_minimised() {
+    let folder = Folder::new();
+    let typed = |name: &str, dtype: DType, shape: &[usize]| {
+        onnx::export_type(&graphsmith::model::Value { name: name.to_owned(), dtype, shape: shape.to_vec() })
+    };
+    let node = |operator: &str, inputs: &[&str], output: &str| NodeProto {
+        op_type: operator.to_owned(),
+        input: inputs.iter().map(|&name| name.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        ..Default::default()
+    };
+    let graph = GraphProto {
+        name: "crash".to_owned(),
+        node: vec![node("Transpose", &["c"], "b"), node("MatMulInteger", &["a", "b", "", "z"], "d")],
+        input: vec![typed("a", DType::U8, &[4, 0]), typed("c", DType::U8, &[3, 0]), typed("z", DType::U8, &[3])],
+        output: vec![typed("d", DType::I32, &[4, 3])],
+        value_info: vec![typed("b", DType::U8, &[0, 3])],
+        ..Default::default()
+    };
+    let opset = OperatorSetIdProto { domain: String::new(), version: 18 };
+    let model = ModelProto { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..Default::default() };
+    let file = folder.file("model.onnx", model.encode_to_vec());
+    let out = folder.path("least");
+    let call = ["minimise", &file, "--backend", "ort", "--no-known", "--out", &out, "--json"];
+    let output = run(&call);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let finding = &report[0]["finding"];
+    assert_eq!(finding["kind"], "crashed", "{finding}");
+    let signature = finding["signature"].as_str().unwrap();
+    assert!(signature.starts_with("ort crashed MatMulInteger u8[empty] "), "{signature}");
+    let least = fs::read(Path::new(&out).join("model.onnx")).unwrap();
+    assert_eq!(onnx::decode(&least).unwrap().graph.unwrap().node.len(), 1);
+    fails(&call, &["least", "--force"]);
+    assert!(print(&["minimise", &file, "--backend", "ort"]).contains("known issues"));
 }

@@ -25,6 +25,70 @@ const THREADS: usize = 3;
 /// Names the library's file at run time.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
 
+/// The rewrite rules and graph transformers of the CPU provider (`graph_transformer_utils.cc` in core/optimizer), in the
+/// order in which they are registered. Those that the provider needs are no part of the levels and cannot be left out.
+const PASSES: &[&str] = &[
+    "EliminateIdentity",
+    "EliminateSlice",
+    "UnsqueezeElimination",
+    "EliminateDropout",
+    "ExpandElimination",
+    "CastElimination",
+    "PreShapeNodeElimination",
+    "NoopElimination",
+    "DivMulFusion",
+    "FuseReluClip",
+    "GemmSumFusion",
+    "GemmTransposeFusion",
+    "NotWhereFusion",
+    "ConvAddFusion",
+    "ConvMulFusion",
+    "ConvBNFusion",
+    "Pad_Fusion",
+    "MatMul_BatchNormalization_Fusion",
+    "LabelEncoderFusion",
+    "DoubleQDQPairsRemover",
+    "ConstantSharing",
+    "CommonSubexpressionElimination",
+    "ConstantFolding",
+    "MatMulAddFusion",
+    "ReshapeFusion",
+    "SliceConcatToSpaceToDepthFusion",
+    "GeluFusionL1",
+    "LayerNormFusionL1",
+    "QDQPropagationTransformer",
+    "WeightBiasQuantization",
+    "EnsureUniqueDQForNodeUnit",
+    "TransposeOptimizer",
+    "ClipQuantRewrite",
+    "ReluQuantRewrite",
+    "QDQS8ToU8Transformer",
+    "QDQSelectorActionTransformer",
+    "GemmActivationFusion",
+    "MatMulIntegerToFloatFusion",
+    "DynamicQuantizeMatMulFusion",
+    "ConvActivationFusion",
+    "GeluFusionL2",
+    "LayerNormFusionL2",
+    "SimplifiedLayerNormFusion",
+    "AttentionFusion",
+    "EmbedLayerNormFusion",
+    "GatherSliceToSplitFusion",
+    "GatherToSliceFusion",
+    "MatmulTransposeFusion",
+    "BiasGeluFusion",
+    "SkipLayerNormFusion",
+    "FastGeluFusion",
+    "QuickGeluFusion",
+    "BiasSoftmaxFusion",
+    "MatMulScaleFusion",
+    "MatMulNBitsFusion",
+    "QDQFinalCleanupTransformer",
+    "NchwcTransformer",
+    "NhwcTransformer",
+    "ConvAddActivationFusion",
+];
+
 /// ONNX Runtime with its CPU execution provider, on one thread unless asked otherwise.
 ///
 /// There is no arena and no memory pattern, so memory stays flat over any number of sessions, and a sanitizer sees each
@@ -145,6 +209,15 @@ impl Backend for Ort {
             Setting::Threads => commit(&mut self.threads.borrow_mut(), onnx),
             Setting::Reloaded => self.reload(onnx),
         })
+    }
+
+    fn passes(&self) -> &'static [&'static str] {
+        PASSES
+    }
+
+    fn compile_without(&self, onnx: &[u8], pass: &str) -> Result<Box<dyn Session>, Failure> {
+        let builder = self.on.borrow().clone().with_disabled_optimizers(pass);
+        commit(&mut builder.map_err(|error| Failure::Refused(error.to_string()))?, onnx)
     }
 }
 

@@ -58,7 +58,20 @@ impl Backend for Rten {
     fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Result<Box<dyn Session>, Failure>> {
         (setting == Setting::Threads).then(|| load(&self.on, &self.threads, onnx))
     }
+
+    fn passes(&self) -> &'static [&'static str] {
+        &[OPTIMIZER, PREPACKING]
+    }
+
+    fn compile_without(&self, onnx: &[u8], pass: &str) -> Result<Box<dyn Session>, Failure> {
+        let mut options = ModelOptions::with_all_ops();
+        options.enable_optimization(pass != OPTIMIZER).prepack_weights(pass != PREPACKING);
+        load(&options, &self.one_thread, onnx)
+    }
 }
+
+const OPTIMIZER: &str = "optimizer";
+const PREPACKING: &str = "prepacking";
 
 fn load(options: &ModelOptions, threads: &Arc<ThreadPool>, onnx: &[u8]) -> Result<Box<dyn Session>, Failure> {
     let proto = ModelProto::decode(onnx).map_err(|error| Failure::Refused(error.to_string()))?;

@@ -5,7 +5,9 @@ use crate::dtype::DType;
 use crate::tensor::TensorData;
 use std::sync::Arc;
 use tract_onnx::Onnx;
-use tract_onnx::prelude::{DatumType, Framework, InferenceModelExt, TValue, Tensor, TractError, TypedSimplePlan};
+use tract_onnx::prelude::{
+    DatumType, Framework, InferenceModelExt, TValue, Tensor, TractError, TractResult, TypedModel, TypedSimplePlan,
+};
 
 pub const ID: &str = "tract";
 
@@ -27,13 +29,39 @@ impl Backend for Tract {
         locked_version("tract-onnx")
     }
 
-    fn compile(&self, mut onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
+    fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
+        self.load(onnx, |model| match level {
+            Level::Off => Ok(model),
+            Level::On => model.into_optimized(),
+        })
+    }
+
+    fn passes(&self) -> &'static [&'static str] {
+        &[DECLUTTER, CODEGEN]
+    }
+
+    fn compile_without(&self, onnx: &[u8], pass: &str) -> Result<Box<dyn Session>, Failure> {
+        self.load(onnx, |mut model| match pass {
+            CODEGEN => model.into_decluttered(),
+            _ => model.optimize().map(|()| model),
+        })
+    }
+}
+
+/// The two stages of `into_optimized`.
+const DECLUTTER: &str = "declutter";
+const CODEGEN: &str = "codegen";
+
+impl Tract {
+    /// Translates a model, and optimises it as it is told.
+    fn load(
+        &self,
+        mut onnx: &[u8],
+        optimise: impl FnOnce(TypedModel) -> TractResult<TypedModel>,
+    ) -> Result<Box<dyn Session>, Failure> {
         isolate(|| {
             let model = self.0.model_for_read(&mut onnx).map_err(refused)?;
-            let model = match level {
-                Level::Off => model.into_typed(),
-                Level::On => model.into_optimized(),
-            };
+            let model = model.into_typed().and_then(optimise);
             let plan = model.and_then(TypedSimplePlan::new).map_err(refused)?;
             Ok(Box::new(Compiled(plan)) as Box<dyn Session>)
         })

@@ -87,7 +87,7 @@ fn prepare(folder: &Path, force: bool) -> Result<()> {
 }
 
 /// Writes a model's folder under another name and renames it, so that a folder that is there is whole.
-fn write(case: &Case, folder: &Path, name: &str) -> Result<()> {
+pub fn write(case: &Case, folder: &Path, name: &str) -> Result<()> {
     let partial = folder.join(format!(".{name}.partial"));
     let whole = folder.join(name);
     let written = fill(case, &partial).and_then(|()| {

@@ -185,6 +185,7 @@ impl Report {
             json!({
                 "backend": finding.backend, "version": finding.version, "level": finding.level, "kind": finding.kind,
                 "signature": finding.signature, "symptom": finding.symptom, "culprit": finding.culprit,
+                "cause": finding.cause,
                 "graph": finding.graph, "blame": finding.blame, "context": finding.context,
             })
         });

@@ -89,6 +89,17 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     })
 }
 
+/// The case of an ONNX model, or of a folder with one and its inputs.
+pub fn case_of(harness: &Harness, path: &Path) -> Result<Case> {
+    let (model, inputs) = match path.is_dir() {
+        true => (path.join("model.onnx"), Some(path.join("inputs.npz"))),
+        false => (path.to_owned(), None),
+    };
+    let subject = Subject::read(&model, &Options { inputs, symbol_size: 2, ..Options::default() })?;
+    let shown = model.display();
+    subject.case(harness).map_err(|reason| Error::Usage(format!("{shown} cannot be minimised: {reason}")))
+}
+
 /// Judges an ONNX file; without a reference for it, compares the backends.
 pub fn model(harness: &mut Harness, path: &Path, options: &Options) -> Result<Report> {
     let subject = Subject::read(path, options)?;

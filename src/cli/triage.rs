@@ -85,8 +85,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     let known = if arguments.worker.no_known { Known::default() } else { Known::built_in()? };
     state::replace(&arguments.out.join(INDEX), index::page(&state, &known, &arguments.out).as_bytes())?;
     tell(&state, total, known_before, &arguments.out, out)?;
-    let buckets = state.buckets();
-    Ok(if buckets.is_empty() { Exit::Fine } else { Exit::Finding })
+    Ok(if state.bugs().is_empty() { Exit::Fine } else { Exit::Finding })
 }
 
 /// The files to be judged, sorted.
@@ -208,7 +207,7 @@ impl Triage<'_> {
         self.each(new, work, |(digest, entry): (String, Entry)| {
             state.inputs.insert(digest, entry);
             bar.inc(1);
-            bar.set_message(format!("{} buckets", state.buckets().len()));
+            bar.set_message(format!("{} signatures", state.buckets().len()));
             if saved.elapsed() > SAVED_EVERY {
                 state.write(&self.arguments.out)?;
                 saved = Instant::now();
@@ -232,7 +231,6 @@ impl Triage<'_> {
             .into_iter()
             .filter(|(signature, bucket)| !current(signature, bucket.digest))
             .map(|(signature, bucket)| Wanted {
-                folder: folder_name(signature),
                 signature: signature.to_owned(),
                 digest: bucket.digest.to_owned(),
                 job: Job { file: bucket.smallest.file.clone(), lost: bucket.smallest.lost.clone(), report: None },
@@ -244,10 +242,13 @@ impl Triage<'_> {
             let written = self.report(worker, &wanted, &python)?;
             Ok((wanted, written))
         };
-        self.each(missing, work, |(wanted, written): (Wanted, Option<Ran>)| {
+        self.each(missing, work, |(wanted, written): (Wanted, Option<(Ran, Found)>)| {
             bar.inc(1);
-            let Some(ran) = written else { return self.tell_lost(&wanted, &bar) };
-            let written = Written { folder: wanted.folder, input: wanted.digest, ran };
+            let Some((ran, found)) = written else { return self.tell_lost(&wanted, &bar) };
+            let folder = folder_name(&found.signature, &wanted.signature);
+            let old = state.reports.get(&wanted.signature).filter(|old| old.folder != folder);
+            old.map_or(Ok(()), |old| remove(&self.arguments.out.join(&old.folder)))?;
+            let written = Written { folder, input: wanted.digest, ran, found };
             state.reports.insert(wanted.signature, written);
             state.write(&self.arguments.out)
         })?;
@@ -280,10 +281,9 @@ impl Triage<'_> {
         worker: &mut Worker,
         wanted: &Wanted,
         python: &std::result::Result<Python, String>,
-    ) -> Result<Option<Ran>> {
-        let partial = self.arguments.out.join(format!(".{}.partial", wanted.folder));
-        let whole = self.arguments.out.join(&wanted.folder);
-        let failed = |source| Error::Write { path: whole.clone(), source };
+    ) -> Result<Option<(Ran, Found)>> {
+        let partial = self.arguments.out.join(format!(".{}.partial", digest(wanted.signature.as_bytes())));
+        let failed = |source| Error::Write { path: partial.clone(), source };
         let mut told = None;
         // What needs the very bytes of the model is shown by the second script.
         for inline in [true, false] {
@@ -291,12 +291,12 @@ impl Triage<'_> {
             fs::create_dir_all(&partial).map_err(failed)?;
             let job = Job { report: Some((partial.clone(), inline)), ..wanted.job.clone() };
             let (Word::Finding(found), _) = worker.judge(job)? else { break };
-            if found.signature != wanted.signature {
+            if found.bucket != wanted.signature {
                 break;
             }
             let ran = run(&partial, &found, python).map_err(failed)?;
             let again = matches!(ran, Ran::ShowsNot(_));
-            told = Some((ran, found));
+            told = Some((ran, *found));
             if !again {
                 break;
             }
@@ -306,16 +306,16 @@ impl Triage<'_> {
             return Ok(None);
         };
         reproduce::tell(&partial, &ran, &needs(&partial, &found)).map_err(failed)?;
+        let whole = self.arguments.out.join(folder_name(&found.signature, &wanted.signature));
         remove(&whole)?;
         fs::rename(&partial, &whole).map_err(failed)?;
-        Ok(Some(ran))
+        Ok(Some((ran, found)))
     }
 }
 
 /// A report to be written.
 struct Wanted {
     signature: String,
-    folder: String,
     digest: String,
     job: Job,
 }
@@ -338,14 +338,14 @@ fn needs(folder: &Path, found: &Found) -> String {
     }
 }
 
-/// A name for a folder that tells the signature, and is no other signature's.
-fn folder_name(signature: &str) -> String {
+/// A name for a folder that tells the signature of a report, and is no other bucket's.
+fn folder_name(signature: &str, bucket: &str) -> String {
     const LONGEST: usize = 60;
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let words: String = signature.chars().map(plain).collect();
     let words: Vec<&str> = words.split('-').filter(|word| !word.is_empty()).collect();
     let words: String = words.join("-").chars().take(LONGEST).collect();
-    format!("{words}-{}", &digest(signature.as_bytes())[..6])
+    format!("{words}-{}", &digest(bucket.as_bytes())[..6])
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -372,18 +372,19 @@ fn tell(state: &State, total: usize, judged_before: usize, folder: &Path, out: &
         out,
         "{findings} findings, {known} with known issues only, {fine} agree, {defects} defects of graphsmith"
     )?;
-    let shown = |ran: fn(&Ran) -> bool| state.reports.values().filter(|written| ran(&written.ran)).count();
+    let bugs = state.bugs();
+    let shown = |is: fn(&Ran) -> bool| bugs.iter().filter_map(|bug| bug.written).filter(|it| is(&it.ran)).count();
     writeln!(
         out,
-        "{} buckets: {} scripts show their bug, {} do not, {} were not run",
-        state.buckets().len(),
+        "{} bugs: {} scripts show theirs, {} do not, {} were not run",
+        bugs.len(),
         shown(|ran| *ran == Ran::Shows),
         shown(|ran| matches!(ran, Ran::ShowsNot(_))),
         shown(|ran| matches!(ran, Ran::NotRun(_)))
     )?;
-    for (signature, bucket) in state.buckets() {
-        let report = state.reports.get(signature).map_or("", |written| &written.folder);
-        writeln!(out, "{:6}  {signature}  {report}", bucket.meetings)?;
+    for bug in &bugs {
+        let report = bug.written.map_or("no report", |written| &written.folder);
+        writeln!(out, "{:6}  {}  {report}", bug.meetings, bug.found.signature)?;
     }
     writeln!(out, "{}", folder.join(INDEX).display())?;
     Ok(())

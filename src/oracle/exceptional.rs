@@ -6,10 +6,11 @@ use crate::dtype::DType;
 use crate::model::{LeafData, Model, Node};
 use crate::reference::{Defect, Values};
 use crate::spec::{Args, Exceptional, Numerics, Outputs};
+use crate::tensor::TensorData;
 use tch::{Kind, TchError, Tensor};
 
 /// Whether there is an exceptional value among the data of the leaves. A valid case without one has none anywhere.
-pub fn concerns(data: &LeafData) -> bool {
+pub fn concerns(data: &[TensorData]) -> bool {
     data.iter().any(|data| data.dtype.is_float() && data.to_f64().iter().any(|value| !value.is_finite()))
 }
 

@@ -252,6 +252,7 @@ fn compare(report: &Report) -> Vec<String> {
     lines.push(match expected.is_exact() {
         true if same.is_empty() => "wrong = got != expected".to_owned(),
         true => "wrong = ~((got == expected) | (np.isnan(got) & np.isnan(expected)))".to_owned(),
+        false if same.is_empty() => format!("wrong = ~{near}"),
         false => format!("wrong = ~({near}{same})"),
     });
     if !expected.errors().to_f64().iter().all(|allowed| allowed.is_finite()) {

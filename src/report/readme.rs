@@ -41,7 +41,10 @@ pub fn title(report: &Report) -> String {
 }
 
 /// What of the backend is to be suspected, as far as its levels tell.
-fn pass(report: &Report) -> &'static str {
+fn pass<'a>(report: &Report<'a>) -> &'a str {
+    if let Some(cause) = &report.finding.cause {
+        return cause;
+    }
     let off = format!("{} {}", report.finding.backend, Level::Off);
     let agrees = |(place, answer): &(String, String)| *place == off && answer == "agrees";
     match report.finding.level {
@@ -86,6 +89,9 @@ fn what(report: &Report) -> String {
     }
     if let Some(culprit) = &finding.culprit {
         let _ = writeln!(text, "The operator alone shows it: `{culprit}`.");
+    }
+    if let Some(cause) = &finding.cause {
+        let _ = writeln!(text, "The part to blame: {cause}.");
     }
     let _ = writeln!(text, "Who is to be suspected: {}.", finding.blame);
     text

@@ -17,6 +17,7 @@ mod findings;
 mod harness;
 mod honest;
 mod invariants;
+mod minimise;
 mod reports;
 mod second_run;
 

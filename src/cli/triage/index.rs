@@ -1,7 +1,7 @@
 //! `index.html`: every bucket on one page that needs no server and nothing from elsewhere.
 
-use super::state::{Bucket, Ran, State};
-use super::worker::{Found, Word};
+use super::state::{Bug, Ran, State};
+use super::worker::Word;
 use graphsmith::known::Known;
 use graphsmith::report::PICTURE;
 use std::fmt::Write;
@@ -22,15 +22,6 @@ const up=th.dataset.up!=='1';th.dataset.up=up?'1':'0';\
 [...body.rows].sort((a,b)=>key(a).localeCompare(key(b),undefined,{numeric:true})*(up?1:-1)).forEach(r=>body.append(r))})";
 
 pub fn page(state: &State, known: &Known, folder: &Path) -> String {
-    let mut rows: Vec<(&str, Bucket, &Found)> = state
-        .buckets()
-        .into_iter()
-        .filter_map(|(signature, bucket)| match &bucket.smallest.word {
-            Word::Finding(found) => Some((signature, bucket, &**found)),
-            _ => None,
-        })
-        .collect();
-    rows.sort_by_key(|(signature, bucket, _)| (std::cmp::Reverse(bucket.meetings), *signature));
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>graphsmith findings</title>\n<style>{STYLE}</style>\n\
          <h1>Findings</h1>\n<p>{} inputs judged by {}. A click on a heading sorts.</p>\n",
@@ -39,8 +30,8 @@ pub fn page(state: &State, known: &Known, folder: &Path) -> String {
     );
     page += "<table id=\"findings\"><thead><tr><th>met</th><th>backend</th><th>kind</th><th>finding</th><th>culprit</th>\
              <th>operators</th><th>bytes</th><th>first seen</th><th>last seen</th><th>script</th></tr></thead><tbody>\n";
-    for (signature, bucket, found) in &rows {
-        row(&mut page, state, folder, signature, bucket, found);
+    for bug in &state.bugs() {
+        row(&mut page, folder, bug);
     }
     page += "</tbody></table>\n";
     known_issues(&mut page, state, known);
@@ -49,8 +40,8 @@ pub fn page(state: &State, known: &Known, folder: &Path) -> String {
     page
 }
 
-fn row(page: &mut String, state: &State, folder: &Path, signature: &str, bucket: &Bucket, found: &Found) {
-    let written = state.reports.get(signature);
+fn row(page: &mut String, folder: &Path, bug: &Bug) {
+    let Bug { found, written, .. } = bug;
     let name = written.map_or("", |written| written.folder.as_str());
     let picture = fs::read_to_string(folder.join(name).join(PICTURE)).unwrap_or_default();
     // The first lines are of an XML file, not of an element.
@@ -62,6 +53,10 @@ fn row(page: &mut String, state: &State, folder: &Path, signature: &str, bucket:
     };
     let context = found.context.as_ref().map_or_else(String::new, |it| format!("<br><small>{}</small>", escape(it)));
     let links = if written.is_some() { links(folder, name) } else { "no report".to_owned() };
+    let other = |name: &&str| format!("<br><small>also <a href=\"{0}/README.md\">{0}</a></small>", escape(name));
+    let links = links + &bug.others.iter().map(other).collect::<String>();
+    let culprit = [found.cause.as_deref(), Some(found.culprit.as_deref().unwrap_or("several operators"))];
+    let culprit: Vec<String> = culprit.into_iter().flatten().map(escape).collect();
     let ran = match written.map(|written| &written.ran) {
         Some(Ran::Shows) => "<span class=\"good\">shows it</span>".to_owned(),
         Some(Ran::ShowsNot(how)) => format!("<span class=\"bad\">does not show it: {}</span>", escape(how)),
@@ -72,21 +67,21 @@ fn row(page: &mut String, state: &State, folder: &Path, signature: &str, bucket:
         page,
         "<tr><td class=\"n\">{}</td><td>{} {} {}</td><td>{}</td><td><b>{}</b><br><small>{}</small><br>{}{context}<br>{links}{picture}</td>\
          <td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td data-key=\"{}\">{}</td><td data-key=\"{}\">{}</td><td>{ran}</td></tr>",
-        bucket.meetings,
+        bug.meetings,
         found.backend,
         escape(&found.version),
         found.level,
         found.kind,
         escape(&found.title),
-        escape(signature),
+        escape(&found.signature),
         escape(&found.symptom),
-        escape(found.culprit.as_deref().unwrap_or("several operators")),
+        culprit.join("<br>"),
         found.operators,
-        bucket.smallest.bytes,
-        bucket.first_seen,
-        date(bucket.first_seen),
-        bucket.last_seen,
-        date(bucket.last_seen),
+        bug.bytes,
+        bug.first_seen,
+        date(bug.first_seen),
+        bug.last_seen,
+        date(bug.last_seen),
     );
 }
 

@@ -1,6 +1,6 @@
 //! What triage knows from earlier runs, kept in one file that is whole at every moment.
 
-use super::worker::{Lost, Word};
+use super::worker::{Found, Lost, Word};
 use super::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
@@ -39,6 +39,8 @@ pub struct Written {
     /// The digest of its input.
     pub input: String,
     pub ran: Ran,
+    /// What it tells.
+    pub found: Found,
 }
 
 /// What came of running a report's script.
@@ -53,10 +55,24 @@ pub enum Ran {
     NotRun(String),
 }
 
-/// The smallest input of each signature, first by bytes and then by digest, with how many there are.
+/// The inputs with one signature: the smallest, first by bytes and then by digest, and how many there are.
 pub struct Bucket<'a> {
     pub digest: &'a str,
     pub smallest: &'a Entry,
+    pub meetings: usize,
+    pub first_seen: u64,
+    pub last_seen: u64,
+}
+
+/// A bug: the buckets whose reports tell the same.
+pub struct Bug<'a> {
+    /// Of the report with the fewest operators and the smallest input.
+    pub found: &'a Found,
+    pub written: Option<&'a Written>,
+    /// The folders of the other reports.
+    pub others: Vec<&'a str>,
+    /// Of that report's input.
+    pub bytes: u64,
     pub meetings: usize,
     pub first_seen: u64,
     pub last_seen: u64,
@@ -106,6 +122,34 @@ impl State {
         buckets
     }
 
+    /// The bugs, those that are met most often first.
+    pub fn bugs(&self) -> Vec<Bug<'_>> {
+        let mut bugs: BTreeMap<&str, Bug> = BTreeMap::new();
+        for (signature, bucket) in self.buckets() {
+            let Word::Finding(found) = &bucket.smallest.word else { continue };
+            let written = self.reports.get(signature);
+            let found = written.map_or(&**found, |written| &written.found);
+            let Bucket { meetings, first_seen, last_seen, smallest: &Entry { bytes, .. }, .. } = bucket;
+            let others = Vec::new();
+            let mut bug = Bug { found, written, others, bytes, meetings, first_seen, last_seen };
+            if let Some(mut same) = bugs.remove(found.signature.as_str()) {
+                if (found.operators, bytes) < (same.found.operators, same.bytes) {
+                    std::mem::swap(&mut bug, &mut same);
+                }
+                same.others.extend(bug.written.map(|written| written.folder.as_str()));
+                same.others.append(&mut bug.others);
+                same.meetings += bug.meetings;
+                same.first_seen = same.first_seen.min(bug.first_seen);
+                same.last_seen = same.last_seen.max(bug.last_seen);
+                bug = same;
+            }
+            bugs.insert(found.signature.as_str(), bug);
+        }
+        let mut bugs: Vec<Bug> = bugs.into_values().collect();
+        bugs.sort_by_key(|bug| std::cmp::Reverse(bug.meetings));
+        bugs
+    }
+
     /// How often each known issue was met.
     pub fn known(&self) -> BTreeMap<&str, usize> {
         let mut met = BTreeMap::new();
@@ -130,13 +174,13 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::worker::Found;
     use super::*;
     use graphsmith::backend::Level;
     use graphsmith::oracle::Kind;
 
     fn entry(signature: &str, bytes: u64, seen: u64) -> Entry {
         let found = Found {
+            bucket: signature.to_owned(),
             signature: signature.to_owned(),
             title: String::new(),
             backend: "canary".to_owned(),
@@ -144,6 +188,7 @@ mod tests {
             level: Level::On,
             kind: Kind::WrongValue,
             culprit: None,
+            cause: None,
             operators: 1,
             symptom: String::new(),
             context: None,
@@ -161,6 +206,25 @@ mod tests {
         let one = &buckets["one"];
         assert_eq!((buckets.len(), one.digest, one.meetings), (2, "b", 2));
         assert_eq!((one.first_seen, one.last_seen), (5, 9));
+    }
+
+    #[test]
+    fn buckets_whose_reports_tell_the_same_are_one_bug() {
+        let mut state = State::default();
+        for (digest, signature, seen) in [("a", "one", 5), ("b", "two", 3), ("c", "two", 4), ("d", "three", 9)] {
+            state.inputs.insert(digest.to_owned(), entry(signature, 32, seen));
+        }
+        for (signature, told, operators) in [("one", "least", 1), ("two", "least", 2), ("three", "other", 1)] {
+            let Word::Finding(found) = entry(told, 32, 0).word else { unreachable!() };
+            let found = Found { operators, ..*found };
+            let (folder, input) = (format!("folder-{signature}"), String::new());
+            state.reports.insert(signature.to_owned(), Written { folder, input, ran: Ran::Shows, found });
+        }
+        let bugs = state.bugs();
+        let told: Vec<(&str, usize)> = bugs.iter().map(|bug| (bug.found.signature.as_str(), bug.meetings)).collect();
+        assert_eq!(told, [("least", 3), ("other", 1)]);
+        assert_eq!(bugs[0].written.unwrap().folder, "folder-one");
+        assert_eq!((&bugs[0].others[..], bugs[0].first_seen, bugs[0].last_seen), (&["folder-two"][..], 3, 5));
     }
 
     #[test]

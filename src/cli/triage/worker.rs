@@ -4,10 +4,10 @@
 use super::super::{self as cli, Error, Exit, Result, one_line};
 use graphsmith::backend::{Backend, Failure, Level, Session, Setting};
 use graphsmith::case::{self, Case};
-use graphsmith::finding::Finding;
 use graphsmith::harness::{Harness, Verdict};
 use graphsmith::input::Input;
 use graphsmith::limits::MAX_INPUT_BYTES;
+use graphsmith::minimise::{self, Minimised, Subject};
 use graphsmith::oracle::Kind;
 use graphsmith::report::{Report, Style, title};
 use graphsmith::tensor::TensorData;
@@ -35,7 +35,8 @@ pub struct Job {
     pub file: PathBuf,
     /// Steps that an earlier child did not survive: they are not taken again.
     pub lost: Vec<Lost>,
-    /// Writes the report of the finding into this folder, which is there; the script has the model in it, or reads it.
+    /// Makes the finding as small as it can be, and writes its report into this folder, which is there; the script has the
+    /// model in it, or reads it.
     pub report: Option<(PathBuf, bool)>,
 }
 
@@ -99,6 +100,9 @@ pub enum Word {
 /// A finding in short.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Found {
+    /// The signature of the input's own finding, which is quickly told.
+    pub bucket: String,
+    /// That of the minimised one in a report, else the same.
     pub signature: String,
     pub title: String,
     pub backend: String,
@@ -106,6 +110,8 @@ pub struct Found {
     pub level: Level,
     pub kind: Kind,
     pub culprit: Option<String>,
+    /// The part of the backend that is to blame, in a report.
+    pub cause: Option<String>,
     pub operators: usize,
     pub symptom: String,
     pub context: Option<String>,
@@ -119,9 +125,11 @@ pub fn main(arguments: &Arguments, _: &mut dyn Write) -> Result<Exit> {
     say(&Line::Ready(
         harness.targets.iter().map(|target| (target.backend.id().to_owned(), target.version.clone())).collect(),
     ))?;
+    let mut minimiser = Minimiser { arguments, harness: None };
     for job in jobs() {
         lost.replace(job.lost.clone());
-        let word = one(&mut harness, &job).unwrap_or_else(|error| Word::Defect(one_line(&error.to_string())));
+        let word =
+            one(&mut harness, &mut minimiser, &job).unwrap_or_else(|error| Word::Defect(one_line(&error.to_string())));
         say(&Line::Word(word))?;
     }
     Ok(Exit::Fine)
@@ -149,33 +157,64 @@ fn say(line: &Line) -> io::Result<()> {
     out.flush()
 }
 
-fn one(harness: &mut Harness, job: &Job) -> Result<Word> {
+fn one(harness: &mut Harness, minimiser: &mut Minimiser, job: &Job) -> Result<Word> {
     let bytes = cli::read(&job.file, MAX_INPUT_BYTES)?;
-    let case = match Case::new(case::generate(&Input::decode(&bytes)))? {
+    let input = Input::decode(&bytes);
+    let case = match Case::new(case::generate(&input))? {
         Ok(case) => case,
         Err(reason) => return Ok(Word::Skip(reason.to_string())),
     };
-    Ok(match harness.judge(&case)? {
-        Verdict::Agree => Word::Agree,
-        Verdict::Skip(reason) => Word::Skip(reason.to_string()),
-        Verdict::Known(ids) => Word::Known(ids),
-        Verdict::Bug(finding) => {
-            let report = Report::new(&case, &finding);
-            if let Some((folder, inline)) = &job.report {
-                let style = if *inline { Style::Inline } else { Style::Files };
-                report.write(folder, Some(&bytes), style).map_err(|source| unwritten(folder, source))?;
-            }
-            Word::Finding(Box::new(found(&report, &finding)))
+    let finding = match harness.judge(&case)? {
+        Verdict::Agree => return Ok(Word::Agree),
+        Verdict::Skip(reason) => return Ok(Word::Skip(reason.to_string())),
+        Verdict::Known(ids) => return Ok(Word::Known(ids)),
+        Verdict::Bug(finding) => finding,
+    };
+    let bucket = finding.signature.clone();
+    let Some((folder, inline)) = &job.report else {
+        return Ok(Word::Finding(Box::new(found(&Report::new(&case, &finding), bucket))));
+    };
+    let least = minimiser.minimise(input)?.filter(|least| least.finding.backend == finding.backend);
+    let report = match &least {
+        Some(least) => Report::new(&least.case, &least.finding),
+        None => Report::new(&case, &finding),
+    };
+    let style = if *inline { Style::Inline } else { Style::Files };
+    report.write(folder, Some(&bytes), style).map_err(|source| unwritten(folder, source))?;
+    Ok(Word::Finding(Box::new(found(&report, bucket))))
+}
+
+/// Backends in processes of their own, since on its way to the least case a crash is met again and again.
+struct Minimiser<'a> {
+    arguments: &'a Arguments,
+    harness: Option<Harness>,
+}
+
+impl Minimiser<'_> {
+    /// None where the minimiser finds nothing, as with what does not come again.
+    fn minimise(&mut self, input: Input) -> Result<Option<Minimised>> {
+        if self.harness.is_none() {
+            self.harness = Some(cli::isolated_harness(&self.arguments.backend, self.arguments.no_known)?);
         }
-    })
+        let harness = self.harness.as_mut().expect("it was just made");
+        // A sign of life: the limit on time is one for each run.
+        let alive = |_| drop(say(&Line::Back));
+        match minimise::minimise(harness, Subject::Input(input), alive) {
+            Ok(minimised) => Ok(Some(minimised)),
+            Err(minimise::Error::Nothing(_)) => Ok(None),
+            Err(minimise::Error::Defect(defect)) => Err(Error::Defect(defect)),
+        }
+    }
 }
 
 fn unwritten(path: &Path, source: io::Error) -> Error {
     Error::Write { path: path.to_owned(), source }
 }
 
-fn found(report: &Report, finding: &Finding) -> Found {
+fn found(report: &Report, bucket: String) -> Found {
+    let finding = report.finding;
     Found {
+        bucket,
         signature: finding.signature.clone(),
         title: title(report),
         backend: finding.backend.clone(),
@@ -183,6 +222,7 @@ fn found(report: &Report, finding: &Finding) -> Found {
         level: finding.level,
         kind: finding.kind,
         culprit: finding.culprit.clone(),
+        cause: finding.cause.clone(),
         operators: report.case.model.nodes.len(),
         symptom: one_line(&finding.symptom),
         context: finding.context.clone(),
