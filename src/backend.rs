@@ -3,7 +3,6 @@
 mod isolation;
 #[cfg(feature = "ort")]
 pub mod ort;
-#[cfg(unix)]
 pub mod process;
 #[cfg(feature = "rten")]
 pub mod rten;

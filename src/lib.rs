@@ -30,6 +30,7 @@
 //! | [`backend`] | the compilers under test |
 //! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
+//! | [`mod@minimise`] | a finding to the least case that shows it, with the part of the backend to blame |
 //! | [`report`] | a finding as a folder for the backend's maintainers |
 //! | [`fuzz`] | the glue to libFuzzer |
 

@@ -8,6 +8,8 @@ use crate::backend::Setting;
 use crate::input::Stream;
 use crate::model::{LeafData, Model};
 
+mod algebra;
+mod draft;
 mod exceptional;
 mod order;
 mod presence;
@@ -84,6 +86,11 @@ pub const TABLE: &[Axis] = &[
         name: "rewritten",
         doc: "Operators that change nothing, such as a double transpose, stand between others.",
         way: Way::Model(rewrite::insert),
+    },
+    Axis {
+        name: "algebra",
+        doc: "Operators are replaced by equivalent ones, up to four times in a row.",
+        way: Way::Model(algebra::rewrite),
     },
 ];
 

@@ -104,8 +104,21 @@ impl Model {
     pub fn insert_node(&mut self, at: usize, node: Node) {
         self.nodes.insert(at, node);
         for region in &mut self.regions {
-            region.shift(at);
+            region.shift(at, 1);
         }
+    }
+
+    /// Takes away the node at `at`, which must not be within control flow.
+    pub fn remove_node(&mut self, at: usize) {
+        self.nodes.remove(at);
+        for region in &mut self.regions {
+            region.shift(at, -1);
+        }
+    }
+
+    /// Whether the node at `at` is within control flow.
+    pub fn in_region(&self, at: usize) -> bool {
+        self.regions.iter().any(|region| region.nodes.contains(&at))
     }
 
     /// The leaves that are graph inputs, in the order of `graph.input`.

@@ -222,6 +222,19 @@ impl Expectation {
         }))
     }
 
+    /// An output and an element of it in which `other`, of a model that means the same, has a value that these bounds and its
+    /// own do not explain: what a rewrite must never do. Further outputs of `other` do not matter.
+    pub fn contradiction(&self, other: &Expectation) -> Option<(usize, usize)> {
+        let bound = |of: &Expected, element: usize| of.allowed.get(element).copied().unwrap_or(0.0);
+        self.outputs.iter().zip(&other.outputs).enumerate().find_map(|(output, (a, b))| {
+            if (a.dtype, &a.shape) != (b.dtype, &b.shape) {
+                return Some((output, 0));
+            }
+            let explained = |i: usize| (a.exact[i] - b.exact[i]).abs() <= bound(a, i) + bound(b, i);
+            (0..a.exact.len()).find(|&element| !explained(element)).map(|element| (output, element))
+        })
+    }
+
     /// What is wrong with one backend's answer, if anything.
     pub fn judge(&self, result: &Result<Vec<TensorData>, Failure>) -> Option<Wrong> {
         self.judge_each(result).into_iter().next()

@@ -112,6 +112,17 @@ impl Signature {
         self.outputs.iter().fold(DTypes::of(&[]), |all, parameter| all.or(parameter.types))
     }
 
+    /// The type of the first output where the types of the operands (`None`: absent) decide it.
+    pub fn output_type(&self, operands: impl IntoIterator<Item = Option<DType>>) -> Option<DType> {
+        let mut bound = BTreeMap::new();
+        if !fits(&self.inputs, operands, &mut bound) {
+            return None;
+        }
+        let output = self.outputs.first()?;
+        let mut types = output.types.iter();
+        bound.get(output.variable).copied().or_else(|| types.next().filter(|_| types.next().is_none()))
+    }
+
     /// Whether operands (`None`: absent) and outputs may have these types together.
     pub fn allows(
         &self,
@@ -153,7 +164,7 @@ fn fits(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use DType::{BF16, Bool, F32, F64, I8, I32, I64};
+    use DType::{BF16, Bool, F16, F32, F64, I8, I32, I64};
 
     fn allows(operator: &str, opset: i64, operands: &[Option<DType>], outputs: &[DType]) -> bool {
         let signature = signature(operator, opset).expect("a known operator");
@@ -175,6 +186,11 @@ mod tests {
         assert!(!allows("Relu", 14, &[Some(F32), Some(F32)], &[F32]), "one operand too many");
         assert!(signature("Gelu", 19).is_none() && signature("Gelu", 20).is_some());
         assert_eq!(versions("Relu").collect::<Vec<_>>(), [13, 14]);
+        let output = |operator, operands: &[DType]| {
+            signature(operator, 18).and_then(|it| it.output_type(operands.iter().copied().map(Some)))
+        };
+        assert_eq!([output("Add", &[F16, F16]), output("Less", &[F16, F16])], [Some(F16), Some(Bool)]);
+        assert_eq!([output("Add", &[F16, F32]), output("Cast", &[F16])], [None, None], "illegal, and an attribute's");
     }
 
     #[test]

@@ -69,6 +69,10 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
 
 fn one(harness: &mut Harness, file: &Path, arguments: &Arguments) -> Result<Report> {
     let subject = subject(harness, file)?;
+    if let Some(folder) = arguments.out.as_ref().filter(|folder| folder.exists() && !arguments.force) {
+        let shown = folder.display();
+        return Err(Error::Usage(format!("{shown} is there already: choose another folder, or add --force")));
+    }
     let bar = progress(0, "runs");
     let minimised = minimise::minimise(harness, subject, |now| {
         bar.set_length(bar.length().unwrap_or(0).max(now.runs as u64));
@@ -82,7 +86,7 @@ fn one(harness: &mut Harness, file: &Path, arguments: &Arguments) -> Result<Repo
         Err(minimise::Error::Nothing(reason)) => return Ok(Report::skipped(&reason)),
     };
     if let Some(folder) = &arguments.out {
-        write(&minimised, folder, arguments.force)?;
+        write(&minimised, folder)?;
     }
     let mut report = judge::case(harness, &minimised.case)?;
     let (before, after) = (minimised.operators_before, minimised.case.model.nodes.len());
@@ -100,13 +104,9 @@ fn subject(harness: &Harness, file: &Path) -> Result<Subject> {
     Ok(Subject::Input(Input::decode(&super::read(file, MAX_INPUT_BYTES)?)))
 }
 
-fn write(minimised: &Minimised, folder: &Path, force: bool) -> Result<()> {
+fn write(minimised: &Minimised, folder: &Path) -> Result<()> {
     let (parent, name) = (folder.parent().unwrap_or(Path::new("")), folder.file_name());
     let name = name.and_then(|name| name.to_str()).ok_or_else(|| Error::NotFolder(folder.to_owned()))?;
-    if folder.exists() && !force {
-        let shown = folder.display();
-        return Err(Error::Usage(format!("{shown} is there already: choose another folder, or add --force")));
-    }
     let failed = |source| Error::Write { path: folder.to_owned(), source };
     if folder.exists() {
         // What was not written there before is left alone.
@@ -148,11 +148,11 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
         };
         let elapsed = start.elapsed().as_secs_f64();
         let mark = match (issue, self::issue(harness, &listed, &minimised.case, &minimised.finding)) {
-            (None, _) => "",
+            (None, _) => String::new(),
             (Some(before), after) => {
                 of += 1;
                 same += usize::from(after.as_ref() == Some(&before));
-                if after == Some(before) { "same issue" } else { "OTHER ISSUE" }
+                if after.as_ref() == Some(&before) { before } else { format!("{before} became {after:?}") }
             }
         };
         let (from, to) = (minimised.operators_before, minimised.case.model.nodes.len());
@@ -166,9 +166,11 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
             out.flush()
         })?;
         if let Some(folder) = &arguments.out {
-            write(&minimised, &folder.join(format!("{}", seed - 1)), arguments.force)?;
+            write(&minimised, &folder.join(format!("{}", seed - 1)))?;
         }
-        (before.push(from as f64), after.push(to as f64), seconds.push(elapsed));
+        before.push(from as f64);
+        after.push(to as f64);
+        seconds.push(elapsed);
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -1,120 +1,69 @@
 //! Operators that change nothing, put between others: what an optimiser removes, merges or moves.
 
+use super::draft::{Draft, Wire};
 use crate::dtype::DType;
 use crate::input::Stream;
-use crate::model::{Leaf, LeafData, Model, Node, Value};
-use crate::ops;
-use crate::schema;
-use crate::spec::{Attribute, Domain, Role};
-use crate::tensor::TensorData;
-use std::borrow::Cow;
+use crate::limits::MAX_RANK;
+use crate::model::{LeafData, Model};
+use crate::spec::Role;
 
 /// Operators that one edge may get.
 const MOST: usize = 3;
 
-/// One operator of a rewrite: its main operand is the result of the one before.
-struct Step {
-    operator: &'static str,
-    /// Constants after the main operand.
-    constants: Vec<TensorData>,
-    attributes: Vec<(&'static str, Attribute<i64>)>,
-    dtype: DType,
-    shape: Vec<usize>,
-}
-
-/// Operators that give back a value of this type, if the rule fits it.
-type Rule = fn(&Value) -> Option<Vec<Step>>;
+/// Operators that give back the value that they are given, if the rule fits it.
+type Rule = fn(&Draft, Wire) -> Wire;
 
 const RULES: &[Rule] = &[
-    |x| Some(vec![plain("Identity", x)]),
+    |d, x| d.op("Identity", &[x]),
     double_transpose,
     unsqueezed,
     flattened,
-    |x| with_scalar("Add", x, 0.0),
-    |x| with_scalar("Sub", x, 0.0),
-    |x| with_scalar("Mul", x, 1.0),
-    |x| with_scalar("Div", x, 1.0),
-    |x| (x.dtype.min() < 0.0).then(|| vec![plain("Neg", x), plain("Neg", x)]),
-    |x| (x.dtype == DType::Bool).then(|| vec![plain("Not", x), plain("Not", x)]),
+    |d, x| d.op("Add", &[x, d.number(x, 0.0)]),
+    |d, x| d.op("Sub", &[x, d.number(x, 0.0)]),
+    |d, x| d.op("Mul", &[x, d.number(x, 1.0)]),
+    |d, x| d.op("Div", &[x, d.number(x, 1.0)]),
+    |d, x| d.op("Neg", &[d.op("Neg", &[x])]),
+    |d, x| d.op("Not", &[d.op("Not", &[x])]),
     widened,
-    sliced,
-    |x| (!x.shape.is_empty()).then(|| vec![with("Concat", x, vec![], vec![("axis", Attribute::Int(0))])]),
-    expanded,
+    // All of the first axis, by an end far beyond it.
+    |d, x| (d.rank(x)? > 0).then(|| d.slice(x, 0, 0, i64::MAX))?,
+    |d, x| (d.rank(x)? > 0).then(|| d.concat(&[x], 0))?,
+    |d, x| d.op("Expand", &[x, d.sizes(&d.shape(x)?)]),
 ];
 
-fn with(
-    operator: &'static str,
-    x: &Value,
-    constants: Vec<TensorData>,
-    attributes: Vec<(&'static str, Attribute<i64>)>,
-) -> Step {
-    Step { operator, constants, attributes, dtype: x.dtype, shape: x.shape.clone() }
-}
-
-fn plain(operator: &'static str, x: &Value) -> Step {
-    with(operator, x, Vec::new(), Vec::new())
-}
-
-fn integers(values: impl IntoIterator<Item = i64>) -> TensorData {
-    let values: Vec<i64> = values.into_iter().collect();
-    TensorData::new(&[values.len()], &values)
-}
-
-fn sizes(shape: &[usize]) -> TensorData {
-    integers(shape.iter().map(|&size| size as i64))
-}
-
 /// The axes reversed, and back.
-fn double_transpose(x: &Value) -> Option<Vec<Step>> {
-    let rank = x.shape.len();
-    let reversed = || vec![("perm", Attribute::Ints((0..rank as i64).rev().collect()))];
-    let mut first = with("Transpose", x, vec![], reversed());
-    first.shape.reverse();
-    (rank >= 2).then(|| vec![first, with("Transpose", x, vec![], reversed())])
+fn double_transpose(d: &Draft, x: Wire) -> Wire {
+    let reversed: Vec<usize> = (0..d.rank(x)?).rev().collect();
+    (reversed.len() >= 2).then(|| d.transpose(d.transpose(x, &reversed), &reversed))?
 }
 
-fn unsqueezed(x: &Value) -> Option<Vec<Step>> {
-    let mut first = with("Unsqueeze", x, vec![integers([0])], vec![]);
-    first.shape.insert(0, 1);
-    (x.shape.len() < crate::limits::MAX_RANK).then(|| vec![first, with("Squeeze", x, vec![integers([0])], vec![])])
+fn unsqueezed(d: &Draft, x: Wire) -> Wire {
+    let axis = d.integers(&[0]).filter(|_| d.rank(x).is_some_and(|rank| rank < MAX_RANK));
+    d.op("Squeeze", &[d.op("Unsqueeze", &[x, axis]), d.integers(&[0])])
 }
 
 /// A list, and again the shape that was.
-fn flattened(x: &Value) -> Option<Vec<Step>> {
-    let mut first = with("Reshape", x, vec![integers([-1])], vec![]);
-    first.shape = vec![x.len()];
+fn flattened(d: &Draft, x: Wire) -> Wire {
+    let shape = d.shape(x)?;
     // A 0 would copy a size of the list.
-    (!x.is_empty()).then(|| vec![first, with("Reshape", x, vec![sizes(&x.shape)], vec![])])
+    let list = (!shape.contains(&0)).then(|| d.op("Reshape", &[x, d.integers(&[-1])]))?;
+    d.reshape(list, &shape)
 }
 
-fn with_scalar(operator: &'static str, x: &Value, scalar: f64) -> Option<Vec<Step>> {
-    (x.dtype != DType::Bool)
-        .then(|| vec![with(operator, x, vec![TensorData::from_f64(x.dtype, &[], &[scalar])], vec![])])
+fn widened(d: &Draft, x: Wire) -> Wire {
+    let dtype = d.dtype(x)?;
+    d.cast(d.cast(x, wider(dtype)?), dtype)
 }
 
-/// A wider type that holds every value exactly, and back.
-fn widened(x: &Value) -> Option<Vec<Step>> {
-    let wider = match x.dtype {
-        DType::F16 | DType::BF16 => DType::F32,
-        DType::F32 => DType::F64,
-        DType::I8 | DType::U8 | DType::Bool => DType::I32,
-        DType::I32 | DType::U32 | DType::I16 | DType::U16 => DType::I64,
-        DType::F64 | DType::I64 | DType::U64 => return None,
-    };
-    let to = |dtype: DType| vec![("to", Attribute::Int(dtype.onnx_code().into()))];
-    let mut first = with("Cast", x, vec![], to(wider));
-    first.dtype = wider;
-    Some(vec![first, with("Cast", x, vec![], to(x.dtype))])
-}
-
-/// All of the first axis, by an end far beyond it.
-fn sliced(x: &Value) -> Option<Vec<Step>> {
-    let bounds = vec![integers([0]), integers([i64::MAX]), integers([0])];
-    (!x.shape.is_empty()).then(|| vec![with("Slice", x, bounds, vec![])])
-}
-
-fn expanded(x: &Value) -> Option<Vec<Step>> {
-    Some(vec![with("Expand", x, vec![sizes(&x.shape)], vec![])])
+/// A wider type that holds every value exactly.
+pub fn wider(dtype: DType) -> Option<DType> {
+    match dtype {
+        DType::F16 | DType::BF16 => Some(DType::F32),
+        DType::F32 => Some(DType::F64),
+        DType::I8 | DType::U8 | DType::Bool => Some(DType::I32),
+        DType::I32 | DType::U32 | DType::I16 | DType::U16 => Some(DType::I64),
+        DType::F64 | DType::I64 | DType::U64 => None,
+    }
 }
 
 /// Puts operators on one to three edges between an input or a node and a node.
@@ -127,8 +76,9 @@ pub fn insert(model: &mut Model, data: &mut LeafData, stream: &mut Stream) -> bo
         }
         let (node, slot, value) = edges[stream.below(edges.len() as u64) as usize];
         let rule = RULES[stream.below(RULES.len() as u64) as usize];
-        let Some(steps) = rule(&model.values[value]).filter(|steps| legal(model, value, steps)) else { continue };
-        let (result, added) = append(model, data, node, value, steps);
+        let draft = Draft::new(model, data, stream);
+        let Some(result) = rule(&draft, Some(value)) else { continue };
+        let (added, result) = draft.finish().insert("neutral", model, data, node, &[], result);
         model.nodes[node + added].operands[slot] = Some(result);
         changed = true;
     }
@@ -141,57 +91,9 @@ fn edges(model: &Model) -> Vec<(usize, usize, usize)> {
         model.leaves.iter().any(|leaf| leaf.value == value && (leaf.role != Role::Input || leaf.content.is_some()))
     };
     let mut edges = Vec::new();
-    for (index, node) in model.nodes.iter().enumerate() {
-        if model.regions.iter().any(|region| region.nodes.contains(&index)) {
-            continue;
-        }
+    for (index, node) in model.nodes.iter().enumerate().filter(|(index, _)| !model.in_region(*index)) {
         let present = node.operands.iter().enumerate().filter_map(|(slot, value)| Some((index, slot, (*value)?)));
         edges.extend(present.filter(|&(_, _, value)| !constant(value)));
     }
     edges
-}
-
-/// Whether the opset has every step with its element types.
-fn legal(model: &Model, value: usize, steps: &[Step]) -> bool {
-    let mut dtype = model.values[value].dtype;
-    steps.iter().all(|step| {
-        let operands = std::iter::once(Some(dtype)).chain(step.constants.iter().map(|constant| Some(constant.dtype)));
-        let signature = schema::signature(step.operator, model.opset);
-        let spec = ops::by_name(step.operator).filter(|spec| spec.since <= model.opset);
-        let allowed = spec.is_some() && signature.is_some_and(|signature| signature.allows(operands, [step.dtype]));
-        dtype = step.dtype;
-        allowed
-    })
-}
-
-/// Adds the steps before the node at `at`. The value that the last one computes, and how many nodes were added.
-fn append(model: &mut Model, data: &mut LeafData, at: usize, mut value: usize, steps: Vec<Step>) -> (usize, usize) {
-    let count = steps.len();
-    for (index, step) in steps.into_iter().enumerate() {
-        let mut operands = vec![Some(value)];
-        for constant in step.constants {
-            operands.push(Some(add_value(model, constant.dtype, constant.shape.clone())));
-            let value = model.values.len() - 1;
-            let (role, domain) = (Role::Constant, Domain::Any);
-            model.leaves.push(Leaf { value, role, domain, content: Some(constant.clone()), constant_node: false });
-            data.push(constant);
-        }
-        value = add_value(model, step.dtype, step.shape);
-        let node = Node {
-            spec: ops::by_name(step.operator).expect("a step was checked"),
-            name: format!("rewritten_{value}"),
-            operands,
-            outputs: vec![value],
-            attributes: step.attributes.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect(),
-            accumulate: None,
-        };
-        model.insert_node(at + index, node);
-    }
-    (value, count)
-}
-
-fn add_value(model: &mut Model, dtype: DType, shape: Vec<usize>) -> usize {
-    let name = format!("r{}", model.values.len());
-    model.values.push(Value { name, dtype, shape });
-    model.values.len() - 1
 }

@@ -154,7 +154,8 @@ fn text(wrong: &Wrong) -> Option<String> {
     match wrong {
         Wrong::Failed(Failure::Crashed(message)) => match message.rsplit_once(" at ") {
             Some((_, place)) => Some(place.to_owned()),
-            None => Some(without_numbers(message)),
+            // What a process was ended by.
+            None => Some(message.clone()),
         },
         Wrong::Failed(Failure::Refused(message)) => Some(without_numbers(message)),
         _ => None,

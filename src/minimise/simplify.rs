@@ -16,6 +16,7 @@ const REQUIRED: &[(&str, &str)] = &[
     ("", "to"),
     ("", "kernel_shape"),
     ("", "num_groups"),
+    ("", "hidden_size"),
     ("Concat", "axis"),
     ("BitShift", "direction"),
     ("LRN", "size"),

@@ -56,14 +56,15 @@ impl Region {
         }
     }
 
-    /// Takes notice of a new node before the one at `at`.
-    pub fn shift(&mut self, at: usize) {
+    /// Takes notice that there are `by` more nodes before the one at `at`; fewer, if it is negative.
+    pub fn shift(&mut self, at: usize, by: isize) {
         if self.nodes.start < at {
             return;
         }
-        self.nodes = self.nodes.start + 1..self.nodes.end + 1;
+        let moved = |node: usize| node.checked_add_signed(by).expect("regions begin after what is taken away");
+        self.nodes = moved(self.nodes.start)..moved(self.nodes.end);
         if let Control::Repeat(repeat) = &mut self.control {
-            repeat.bodies.iter_mut().flatten().for_each(|node| *node += 1);
+            repeat.bodies.iter_mut().flatten().for_each(|node| *node = moved(*node));
         }
     }
 

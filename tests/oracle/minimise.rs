@@ -204,7 +204,7 @@ fn known_faults_end_as_small_cases() {
             assert!(matches!(again, Verdict::Bug(_)), "the least case shows nothing: {}", shown());
             let kept = least.input.clone().expect("it came from an input");
             assert!(kept.records.len() <= input.records.len());
-            let kept = Case::build(&kept).expect("as before").ok().expect("a case");
+            let kept = Case::build(&kept).expect("as before").map_err(|reason| reason.to_string()).expect("a case");
             assert!(matches!(harness.judge(&kept).expect("as before"), Verdict::Bug(_)), "{}", shown());
             assert!(least.case.model.nodes.len() <= kept.model.nodes.len(), "it grew: {}", shown());
             found += 1;
