@@ -7,6 +7,7 @@ mod answers;
 mod attributes;
 mod faults;
 mod honest;
+pub mod kernels;
 mod operators;
 
 use crate::backend::Failure;

@@ -34,6 +34,7 @@ mod run;
 mod seeds;
 mod show;
 mod sweep;
+mod triage;
 mod types;
 mod worker;
 
@@ -48,6 +49,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   graphsmith run fuzz/artifacts/graph_diff/crash-0123   what an input of the fuzzer finds
+  graphsmith triage fuzz/artifacts --out findings       all that a run has found, as reports
   graphsmith replay model.onnx                          any model over all backends
   graphsmith minimise fuzz/artifacts/graph_diff/crash-0123 --out small
                                                         the least model that shows the same bug
@@ -74,6 +76,9 @@ enum Command {
     Dictionary(dictionary::Arguments),
     Seeds(seeds::Arguments),
     Sweep(sweep::Arguments),
+    Triage(triage::Arguments),
+    #[command(hide = true)]
+    TriageWorker(triage::worker::Arguments),
     Audit(audit::Arguments),
     Ablate(ablate::Arguments),
     #[command(hide = true)]
@@ -155,19 +160,22 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Dictionary(arguments) => dictionary::main(&arguments, out),
         Command::Seeds(arguments) => seeds::main(&arguments, out),
         Command::Sweep(arguments) => sweep::main(&arguments, out),
+        Command::Triage(arguments) => triage::main(&arguments, out),
+        Command::TriageWorker(arguments) => triage::worker::main(&arguments, out),
         Command::Audit(arguments) => audit::main(&arguments, out),
         Command::Ablate(arguments) => ablate::main(&arguments, out),
         Command::Export(arguments) => export::main(&arguments, out),
     }
 }
 
-/// The backends with these ids, or all. The first that cannot be had is an error.
-pub fn harness(ids: &[String]) -> Result<Harness> {
-    Ok(Harness::with(open(ids)?, Known::built_in()?))
+/// The backends with these ids, or all, with the known issues if these are wanted. The first backend that cannot be had is
+/// an error.
+pub fn harness(ids: &[String], no_known: bool) -> Result<Harness> {
+    Ok(Harness::with(open(ids)?, known(no_known)?))
 }
 
 /// The same, each in a process of its own.
-pub fn isolated_harness(ids: &[String]) -> Result<Harness> {
+pub fn isolated_harness(ids: &[String], no_known: bool) -> Result<Harness> {
     let isolated = |backend: Box<dyn Backend>| {
         let id = backend.id();
         let command = move || {
@@ -177,7 +185,12 @@ pub fn isolated_harness(ids: &[String]) -> Result<Harness> {
         };
         Box::new(Isolated::new(backend, command)) as Box<dyn Backend>
     };
-    Ok(Harness::with(open(ids)?.into_iter().map(isolated).collect(), Known::built_in()?))
+    Ok(Harness::with(open(ids)?.into_iter().map(isolated).collect(), known(no_known)?))
+}
+
+/// The known issues, or none.
+pub fn known(none: bool) -> Result<Known> {
+    Ok(if none { Known::default() } else { Known::built_in()? })
 }
 
 fn open(ids: &[String]) -> Result<Vec<Box<dyn Backend>>> {

@@ -3,6 +3,7 @@
 use crate::backend::{Failure, Level};
 use crate::case::Case;
 use crate::graph;
+use crate::harness::Form;
 use crate::oracle::{Difference, Expected, Kind, Outcome, Wrong};
 use crate::triage::{Culprit, describe_node};
 use std::collections::BTreeSet;
@@ -30,6 +31,10 @@ pub struct Finding {
     pub blame: Blame,
     /// Where it shows, if not in the first run of the model as it was made, which agrees.
     pub context: Option<String>,
+    /// The form of the case that shows it.
+    pub form: Form,
+    /// The wrong answer itself.
+    pub wrong: Wrong,
 }
 
 impl Finding {
@@ -68,6 +73,8 @@ impl Finding {
             graph: graph::text(&case.model),
             blame: blame(case, outcomes),
             context: None,
+            form: Form::First,
+            wrong,
         }
     }
 }

@@ -64,14 +64,19 @@ pub struct Answers {
 pub struct Part<'a> {
     pub case: &'a Case,
     pub outcomes: &'a [Outcome],
-    form: Form,
+    pub form: Form,
 }
 
-#[derive(Clone, Copy)]
-enum Form {
+/// Which form of a case is judged.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// As it was made.
     First,
+    /// [`Case::again`], in a second run of what was compiled.
     Again,
+    /// [`Case::again`] with exceptional inputs.
     Lane,
+    /// [`Case::variant`], or the case under its [`Case::setting`].
     Variant(&'static Axis),
 }
 
@@ -259,6 +264,7 @@ impl Harness {
                 Verdict::Known(more) => met.extend(more),
                 Verdict::Bug(mut finding) => {
                     finding.context = part.context();
+                    finding.form = part.form;
                     return Ok(Verdict::Bug(finding));
                 }
             }

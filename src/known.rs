@@ -157,6 +157,9 @@ struct File {
 }
 
 impl Known {
+    /// The text of the committed list.
+    pub const TEXT: &str = BUILT_IN;
+
     /// The committed list.
     pub fn built_in() -> Result<Known, Error> {
         Known::parse(BUILT_IN, "known.toml")

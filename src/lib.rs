@@ -31,6 +31,7 @@
 //! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
 //! | [`mod@minimise`] | a finding to the least case that shows it, with the part of the backend to blame |
+//! | [`report`] | a finding as a folder for the backend's maintainers |
 //! | [`fuzz`] | the glue to libFuzzer |
 
 pub mod audit;
@@ -53,6 +54,7 @@ pub mod onnx;
 pub mod ops;
 pub mod oracle;
 pub mod reference;
+pub mod report;
 pub mod schema;
 pub mod search;
 pub mod solve;

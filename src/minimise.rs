@@ -347,6 +347,7 @@ impl<'a> Search<'a> {
             let culprit = triage::culprit(part.case, target.backend.as_ref(), level, kind, known)?;
             let mut finding = Finding::new(part.case, part.outcomes, outcome, &target.version, wrong, culprit);
             finding.context = part.context();
+            finding.form = part.form;
             return Ok(finding);
         }
         Err(Error::Nothing(FICKLE.to_owned()))

@@ -251,6 +251,26 @@ impl Expectation {
 }
 
 impl Expected {
+    /// The reference: in the declared type where every judged element must be met to the bit, else in f64.
+    pub fn reference(&self) -> TensorData {
+        self.bits.clone().unwrap_or_else(|| TensorData::from_f64(DType::F64, &self.shape, &self.exact))
+    }
+
+    /// Whether every judged element must be met to the bit.
+    pub fn is_exact(&self) -> bool {
+        self.bits.is_some()
+    }
+
+    /// The allowed absolute error of each element; infinite where the element is not judged.
+    pub fn errors(&self) -> TensorData {
+        let exact = |allowed: &f64| if self.is_exact() && allowed.is_finite() { 0.0 } else { *allowed };
+        let errors: Vec<f64> = match self.allowed.is_empty() {
+            true => vec![0.0; self.exact.len()],
+            false => self.allowed.iter().map(exact).collect(),
+        };
+        TensorData::from_f64(DType::F64, &self.shape, &errors)
+    }
+
     /// How many elements are judged.
     fn judged(&self) -> usize {
         if self.allowed.is_empty() { self.exact.len() } else { self.allowed.iter().filter(|e| e.is_finite()).count() }

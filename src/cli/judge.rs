@@ -18,6 +18,9 @@ pub struct Arguments {
     /// Use only this backend (may be repeated)
     #[arg(long, value_name = "ID")]
     pub backend: Vec<String>,
+    /// Report known issues as well
+    #[arg(long)]
+    pub no_known: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -39,9 +39,6 @@ pub struct Arguments {
     /// Write into a folder that is there, replacing what it holds
     #[arg(long)]
     force: bool,
-    /// Known issues are findings as well
-    #[arg(long)]
-    known: bool,
     /// Minimise so many findings in random inputs and print a table
     #[arg(long, value_name = "N", hide = true)]
     sample: Option<usize>,
@@ -59,10 +56,7 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
-    let mut harness = super::isolated_harness(&arguments.output.backend)?;
-    if arguments.known {
-        harness.known = Known::default();
-    }
+    let mut harness = super::isolated_harness(&arguments.output.backend, arguments.output.no_known)?;
     match (&arguments.file, arguments.sample) {
         (_, Some(count)) => sample(&mut harness, arguments, count, out),
         (Some(file), None) => {

@@ -70,7 +70,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         return Err(Error::Usage(format!("{} is not a folder: name one with --write=DIR", folder.display())));
     }
     // Opened here for their versions, and so that a missing one is told before anything long begins.
-    let targets = harness(&arguments.backend)?.targets;
+    let targets = harness(&arguments.backend, false)?.targets;
     let wanted = |name: &str| arguments.operator.is_empty() || arguments.operator.iter().any(|wanted| wanted == name);
     let usable = |it: Choice, version: i64| schema::opsets(it.name(), version).any(|opset| opset >= it.since());
     let versions = |it: Choice| {

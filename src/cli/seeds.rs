@@ -25,7 +25,7 @@ pub struct Arguments {
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     let write = |path: &PathBuf, source| Error::Write { path: path.clone(), source };
     fs::create_dir_all(&arguments.out).map_err(|source| write(&arguments.out, source))?;
-    let mut harness = harness(&[])?;
+    let mut harness = harness(&[], false)?;
     let bar = progress(ops::ALL.len() as u64, "seeds");
     for spec in ops::ALL.iter() {
         bar.set_message(spec.name);

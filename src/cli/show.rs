@@ -2,7 +2,7 @@
 
 use super::types::{self, Dims};
 use super::{Error, Exit, Result, json};
-use graphsmith::backend::{TABLE, isolate};
+use graphsmith::backend::TABLE;
 use graphsmith::case;
 use graphsmith::graph::{dot, text};
 use graphsmith::harness::Harness;
@@ -11,10 +11,9 @@ use graphsmith::known::Known;
 use graphsmith::limits::MAX_INPUT_BYTES;
 use graphsmith::model::Model;
 use graphsmith::onnx::{self, proto::ModelProto, proto::NodeProto};
+use graphsmith::report::picture;
 use graphsmith::swarm::Swarm;
 use graphsmith::{ops, search};
-use layout::backends::svg::SVGWriter;
-use layout::gv::{DotParser, GraphBuilder};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,7 +56,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
                 arguments.file.display()
             )));
         }
-        let drawing = draw(&drawn).ok_or_else(|| {
+        let drawing = picture::draw(&drawn).ok_or_else(|| {
             Error::Usage("the drawing library fails on this graph; the text has all that it would show".to_owned())
         })?;
         fs::write(path, drawing).map_err(|source| Error::Write { path: path.clone(), source })?;
@@ -207,17 +206,4 @@ fn describe(swarm: &Swarm) -> Value {
         "extra outputs": share(swarm.extra_outputs),
         "data seed": swarm.data_seed,
     })
-}
-
-/// The picture of a graph in Graphviz's language. `None` where the drawing library fails, which it does by panicking.
-fn draw(dot: &str) -> Option<String> {
-    let draw = || {
-        let parsed = DotParser::new(dot).process().ok()?;
-        let mut builder = GraphBuilder::new();
-        builder.visit_graph(&parsed);
-        let mut writer = SVGWriter::new();
-        builder.get().do_it(false, false, false, &mut writer);
-        Some(writer.finalize())
-    };
-    isolate(|| Ok(draw())).ok().flatten()
 }

@@ -30,13 +30,16 @@ pub struct Arguments {
     /// Only this backend (may be repeated)
     #[arg(long, value_name = "ID")]
     backend: Vec<String>,
+    /// Report known issues as well
+    #[arg(long)]
+    no_known: bool,
     /// Show the memory in use on the way
     #[arg(long)]
     memory: bool,
 }
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
-    let mut harness = harness(&arguments.backend)?;
+    let mut harness = harness(&arguments.backend, arguments.no_known)?;
     let mut signatures: BTreeMap<String, u64> = BTreeMap::new();
     let mut defects = 0;
     let bar = progress(arguments.count, "cases");

@@ -63,7 +63,7 @@ pub enum End {
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     let unknown = || Error::Usage(format!("there is no operator `{}`", arguments.operator));
     let subject = Choice::by_name(&arguments.operator).ok_or_else(unknown)?;
-    let harness = harness(&arguments.backend)?;
+    let harness = harness(&arguments.backend, false)?;
     for number in arguments.case..arguments.count {
         say(out, &Line::Case(number))?;
         // A defect of the specification is found by its own tests.

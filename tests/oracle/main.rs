@@ -9,6 +9,7 @@ use graphsmith::spec::{Domain, Role};
 use graphsmith::{graph, input, onnx, ops};
 
 mod axes;
+mod buckets;
 mod canary;
 mod exceptional;
 mod faults;
@@ -17,6 +18,7 @@ mod harness;
 mod honest;
 mod invariants;
 mod minimise;
+mod reports;
 mod second_run;
 
 /// The cases of some seeds; an input that gives no case is left out.

@@ -1,0 +1,112 @@
+//! Runs the scripts of reports.
+
+use super::child::{self, Limits, describe};
+use super::state::Ran;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+pub const SCRIPT: &str = "repro.py";
+pub const PROGRAM: &str = "repro.rs";
+/// What the script printed.
+pub const LOG: &str = "repro.txt";
+/// Bytes of that which the report shows.
+const SHOWN: usize = 2000;
+/// An import of onnxruntime takes a second, on a busy machine ten; a hang is looked for by the script itself.
+const LIMITS: Limits = Limits { time: Duration::from_secs(120), memory_bytes: 4 << 30 };
+
+/// A Python that has what the scripts need.
+pub struct Python {
+    path: PathBuf,
+    /// The version of its onnxruntime.
+    version: String,
+}
+
+impl Python {
+    /// The Python at `wanted`, else the first of the usual ones, that can run a script; else why none can.
+    pub fn find(wanted: Option<&Path>) -> Result<Python, String> {
+        let usual = [".native/venv/bin/python", "python3"].map(PathBuf::from);
+        let candidates = wanted.map_or_else(|| usual.to_vec(), |path| vec![path.to_owned()]);
+        let mut reason = String::new();
+        for path in candidates {
+            let import = "import onnx, numpy, onnxruntime; print(onnxruntime.__version__)";
+            match Command::new(&path).args(["-c", import]).output() {
+                Ok(done) if done.status.success() => {
+                    let version = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+                    return Ok(Python { path, version });
+                }
+                Ok(done) => {
+                    let told = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+                    reason = format!("{}: {}", path.display(), told.lines().last().unwrap_or("fails"));
+                }
+                Err(error) if reason.is_empty() => reason = format!("{}: {error}", path.display()),
+                Err(_) => {}
+            }
+        }
+        Err(format!("no Python with onnx, numpy and onnxruntime ({reason}); name one with --python"))
+    }
+
+    /// Runs the script in a folder.
+    pub fn run(&self, folder: &Path, version: &str) -> io::Result<Ran> {
+        if self.version != version {
+            return Ok(Ran::NotRun(format!(
+                "{} has onnxruntime {}, and the finding is in {version}: name another Python with --python",
+                self.path.display(),
+                self.version
+            )));
+        }
+        // The script runs in another folder. A bare name is looked up as a shell would.
+        let bare = self.path.components().count() == 1;
+        let path = if bare { self.path.clone() } else { std::path::absolute(&self.path)? };
+        let mut command = Command::new(path);
+        let status = child::run(command.arg(SCRIPT).current_dir(folder), &folder.join(LOG), LIMITS)?;
+        Ok(match status {
+            Some(status) if status.code() == Some(1) => Ran::Shows,
+            Some(status) if status.success() => Ran::ShowsNot("it ends with status 0".to_owned()),
+            Some(status) => Ran::ShowsNot(describe(status)),
+            None => Ran::ShowsNot("it took too much time or memory".to_owned()),
+        })
+    }
+}
+
+/// The last section of the README: what the script printed, or why it was not run.
+pub fn tell(folder: &Path, ran: &Ran, needs: &str) -> io::Result<()> {
+    let file = if folder.join(SCRIPT).exists() { SCRIPT } else { PROGRAM };
+    let head = match ran {
+        Ran::Shows => format!("`{file}` was run, and ended with status 1: it shows the bug."),
+        Ran::ShowsNot(how) => format!("`{file}` was run, and does not show the bug: {how}."),
+        Ran::NotRun(reason) => format!("`{file}` was not run: {reason}. To run it: {needs}."),
+    };
+    let printed = fs::read(folder.join(LOG)).unwrap_or_default();
+    let printed = plain(&String::from_utf8_lossy(&printed[..printed.len().min(SHOWN)]));
+    let printed =
+        if printed.trim().is_empty() { String::new() } else { format!("\n```text\n{}\n```\n", printed.trim_end()) };
+    let path = folder.join("README.md");
+    let readme = fs::read_to_string(&path)?;
+    fs::write(path, format!("{readme}\n## What the script printed\n\n{head}\n{printed}"))
+}
+
+/// The text without the colours that ONNX Runtime gives to its log.
+fn plain(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, rest)| rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_left_out() {
+        assert_eq!(plain("a\u{1b}[0;93mb\u{1b}[m c m"), "ab c m");
+    }
+
+    #[test]
+    fn a_missing_python_is_told() {
+        let reason = Python::find(Some(Path::new("/nonexistent/python"))).err().unwrap();
+        assert!(reason.contains("/nonexistent/python") && reason.contains("--python"), "{reason}");
+    }
+}
