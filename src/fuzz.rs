@@ -5,6 +5,7 @@ use crate::finding::{self, Finding};
 use crate::graph;
 use crate::harness::{Harness, Verdict};
 use crate::input::Input;
+use crate::mutate::{self, ByteMutator};
 use crate::{backend, reference};
 use arbitrary::{Arbitrary, Unstructured};
 use sha1::{Digest, Sha1};
@@ -18,6 +19,8 @@ const DICTIONARY: &str = "dictionaries/graph_diff.dict";
 const KEEP_GOING: &str = "GRAPHSMITH_KEEP_GOING";
 /// A case takes milliseconds; a minute is a hang also under a sanitizer on a busy machine.
 const TIMEOUT_SECONDS: u32 = 60;
+/// When `off`, inputs are mutated by libFuzzer alone, which knows nothing of records.
+const MUTATION: &str = "GRAPHSMITH_MUTATION";
 /// Where cargo-fuzz makes libFuzzer save the inputs of findings.
 const ARTIFACTS: &str = "fuzz/artifacts/graph_diff";
 
@@ -88,6 +91,35 @@ pub fn test(bytes: &Bytes) {
             finding::raise_defect(&defect);
         }
     }
+}
+
+/// Mutates `data[..size]` in place, within `max_size`; the new size. `bytes` is libFuzzer's own mutation.
+pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32, bytes: ByteMutator) -> usize {
+    if is_off(MUTATION) {
+        return bytes(data, size, max_size);
+    }
+    let mutated = mutate::mutate(&data[..size], None, max_size, seed, bytes);
+    data[..mutated.len()].copy_from_slice(&mutated);
+    mutated.len()
+}
+
+/// Writes a crossover of two inputs to `out`; its size.
+pub fn cross(one: &[u8], other: &[u8], out: &mut [u8], seed: u32, bytes: ByteMutator) -> usize {
+    if is_off(MUTATION) {
+        // libFuzzer's own mutations include a crossover, which this one would only double.
+        let size = one.len().min(out.len());
+        out[..size].copy_from_slice(&one[..size]);
+        let most = out.len();
+        return bytes(out, size, most);
+    }
+    let mutated = mutate::mutate(one, Some(other), out.len(), seed, bytes);
+    out[..mutated.len()].copy_from_slice(&mutated);
+    mutated.len()
+}
+
+/// Whether a part of the feedback is switched off by its variable.
+fn is_off(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "off")
 }
 
 /// Prints what the run has met.

@@ -45,6 +45,7 @@ pub mod known;
 pub mod limits;
 pub mod metamorphic;
 pub mod model;
+pub mod mutate;
 pub mod npz;
 pub mod onnx;
 pub mod ops;

@@ -2,10 +2,16 @@
 #![no_main]
 
 use graphsmith::fuzz::{self, Bytes};
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_crossover, fuzz_mutator, fuzz_target, fuzzer_mutate};
 use std::ffi::{CString, c_char, c_int};
 
 fuzz_target!(init: fuzz::init(), |bytes: Bytes| fuzz::test(&bytes));
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    fuzz::mutate(data, size, max_size, seed, &mut fuzzer_mutate)
+});
+fuzz_crossover!(|one: &[u8], other: &[u8], out: &mut [u8], seed: u32| {
+    fuzz::cross(one, other, out, seed, &mut fuzzer_mutate)
+});
 
 unsafe extern "C" {
     fn LLVMFuzzerRunDriver(argc: *mut c_int, argv: *mut *mut *mut c_char, test: TestOneInput) -> c_int;
