@@ -21,6 +21,7 @@ mod diversity;
 mod export;
 mod generate;
 mod judge;
+mod locality;
 mod node_tests;
 mod ops;
 mod peers;
@@ -66,6 +67,7 @@ enum Command {
     Seeds(seeds::Arguments),
     Sweep(sweep::Arguments),
     Audit(audit::Arguments),
+    Locality(locality::Arguments),
     #[command(hide = true)]
     Export(export::Arguments),
 }
@@ -144,6 +146,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Seeds(arguments) => seeds::main(&arguments, out),
         Command::Sweep(arguments) => sweep::main(&arguments, out),
         Command::Audit(arguments) => audit::main(&arguments, out),
+        Command::Locality(arguments) => locality::main(&arguments, out),
         Command::Export(arguments) => export::main(&arguments, out),
     }
 }

@@ -30,11 +30,13 @@
 //! | [`backend`] | the compilers under test |
 //! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
+//! | [`mutate`], [`distance`] | an input to a similar one, and how similar their models are |
 //! | [`fuzz`] | the glue to libFuzzer |
 
 pub mod audit;
 pub mod backend;
 pub mod case;
+pub mod distance;
 pub mod dtype;
 pub mod finding;
 pub mod fuzz;

@@ -53,6 +53,28 @@ pub const TABLE: &[Mutation] = &[
 /// libFuzzer's mutation of bytes: a buffer, how much of it is in use, and how much may be afterwards, to how much is.
 pub type ByteMutator<'a> = &'a mut dyn FnMut(&mut [u8], usize, usize) -> usize;
 
+/// What stands in for libFuzzer where there is none: one byte is changed, put in or taken out.
+pub fn one_byte(seed: u64) -> impl FnMut(&mut [u8], usize, usize) -> usize {
+    let mut stream = Stream::new(seed);
+    move |data, size, most| {
+        let at = stream.below(size.max(1) as u64) as usize;
+        match stream.below(3) {
+            0 if size < most => {
+                data.copy_within(at..size, at + 1);
+                size + 1
+            }
+            1 if size > 1 => {
+                data.copy_within(at + 1..size, at);
+                size - 1
+            }
+            _ => {
+                data[at] = data[at].wrapping_add(1 + stream.below(255) as u8);
+                size
+            }
+        }
+    }
+}
+
 /// An input while it is changed.
 struct Mutant<'a> {
     input: Input,
@@ -65,7 +87,14 @@ struct Mutant<'a> {
     bytes: ByteMutator<'a>,
 }
 
-/// What a record gives in the graph of the whole input.
+/// What an input describes.
+struct View {
+    /// The model as text.
+    text: String,
+    /// What each record gives.
+    sites: Vec<Site>,
+}
+
 struct Site {
     kept: bool,
     uses: Uses,
@@ -113,14 +142,15 @@ impl<'a> Mutant<'a> {
         byte.wrapping_add(1 + self.stream.below(255) as u8)
     }
 
-    /// What the records give now, which takes as long as making the graph.
-    fn sites(&self) -> Vec<Site> {
+    /// What the input describes as it is, which takes as long as making the graph.
+    fn view(&self) -> View {
         let graph = graph::grow(&self.input);
         let site = |(fate, uses): (&Result<_, _>, &Uses)| {
             let node = fate.as_ref().ok().copied().flatten();
             Site { kept: fate.is_ok(), uses: *uses, form: node.and_then(|node| graph.form(node)) }
         };
-        graph.fates.iter().zip(&graph.uses).map(site).collect()
+        let sites = graph.fates.iter().zip(&graph.uses).map(site).collect();
+        View { text: graph::text(&graph.model()), sites }
     }
 
     /// Takes records out until there is room for all, and what there is no room for out of the header.

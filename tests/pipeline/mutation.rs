@@ -9,36 +9,14 @@ const INPUTS: u32 = 200;
 /// What libFuzzer allows by default.
 const MAX_SIZE: usize = 4096;
 
-/// In place of libFuzzer's mutation of bytes: one byte is changed, put in or taken out.
-fn bytes(seed: u64) -> impl FnMut(&mut [u8], usize, usize) -> usize {
-    let mut stream = Stream::new(seed);
-    move |data, size, most| {
-        let at = stream.below(size as u64) as usize;
-        match stream.below(3) {
-            0 if size < most => {
-                data.copy_within(at..size, at + 1);
-                size + 1
-            }
-            1 if size > 1 => {
-                data.copy_within(at + 1..size, at);
-                size - 1
-            }
-            _ => {
-                data[at] ^= 0x10;
-                size
-            }
-        }
-    }
-}
-
 fn mutated(data: &[u8], other: Option<&[u8]>, max_size: usize, seed: u32) -> Vec<u8> {
-    mutate::mutate(data, other, max_size, seed, &mut bytes(u64::from(seed)))
+    mutate::mutate(data, other, max_size, seed, &mut mutate::one_byte(seed.into()))
 }
 
 /// What one row makes of the input of this seed.
 fn applied(row: &Mutation, seed: u32) -> (Input, Input, Option<Input>) {
     let (before, other) = (input::random(seed.into(), RECORDS), input::random((!seed).into(), RECORDS));
-    let after = row.apply(&before, &other, MAX_SIZE, seed, &mut bytes(u64::from(seed)));
+    let after = row.apply(&before, &other, MAX_SIZE, seed, &mut mutate::one_byte(seed.into()));
     (before, other, after)
 }
 
@@ -55,7 +33,11 @@ fn every_row_finds_something_to_change() {
     for row in TABLE {
         let changed = (0..INPUTS).filter(|&seed| applied(row, seed).2.is_some()).count();
         // Two fifths of the cases are of the exact lane, in which most patterns are left out.
-        assert!(changed * 10 >= INPUTS as usize * if row.name == "pattern" { 6 } else { 8 }, "{}: {changed} of {INPUTS}", row.name);
+        assert!(
+            changed * 10 >= INPUTS as usize * if row.name == "pattern" { 6 } else { 8 },
+            "{}: {changed} of {INPUTS}",
+            row.name
+        );
     }
 }
 
