@@ -31,6 +31,7 @@
 //! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
 //! | [`mutate`], [`distance`] | an input to a similar one, and how similar their models are |
+//! | [`features`] | models and answers to counters that steer libFuzzer |
 //! | [`fuzz`] | the glue to libFuzzer |
 
 pub mod audit;
@@ -38,6 +39,7 @@ pub mod backend;
 pub mod case;
 pub mod distance;
 pub mod dtype;
+pub mod features;
 pub mod finding;
 pub mod fuzz;
 pub mod graph;
