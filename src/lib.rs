@@ -31,6 +31,7 @@
 //! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
 //! | [`mutate`], [`distance`] | an input to a similar one, and how similar their models are |
+//! | [`trace`] | coverage of shared libraries as they are shipped |
 //! | [`features`] | models and answers to counters that steer libFuzzer |
 //! | [`fuzz`] | the glue to libFuzzer |
 
@@ -64,4 +65,5 @@ pub mod support;
 pub mod swarm;
 pub mod tensor;
 pub mod term;
+pub mod trace;
 pub mod triage;
