@@ -2,9 +2,11 @@
 
 use super::{Exit, Result, progress, table};
 use graphsmith::distance::{self, Edits};
+use graphsmith::features;
 use graphsmith::input::{self, Input, Stream};
 use graphsmith::mutate::{self, Mutation, TABLE};
 use graphsmith::{case, graph, model::Model};
+use std::collections::BTreeSet;
 use std::io::Write;
 
 /// libFuzzer's default `-max_len`.
@@ -16,7 +18,8 @@ const MAX_SIZE: usize = 4096;
 Example:
   graphsmith locality --count 2000
 
-The distance counts nodes that are put in, taken out, replaced or wired otherwise. Where the table of mutations asks for
+The distance counts nodes that are put in, taken out, replaced or wired otherwise. `new` are semantic features (operators with
+element type and rank, pairs of operators, attributes) for each mutation, that no input had before. Where the table of mutations asks for
 libFuzzer's own mutation, one byte is changed, put in or taken out.")]
 pub struct Arguments {
     /// How many random inputs each kind of mutation is tried on
@@ -38,6 +41,8 @@ struct Row {
     edits: Vec<Edits>,
     /// Nodes of the models before.
     nodes: usize,
+    /// Semantic features of the models after.
+    features: BTreeSet<usize>,
 }
 
 impl Row {
@@ -48,9 +53,12 @@ impl Row {
         self.unchanged += usize::from(graph::text(before) == graph::text(&after));
         self.edits.push(distance::between(before, &after));
         self.nodes += before.nodes.len();
+        self.features.extend(features::of_model(&after));
     }
 
-    fn cells(&self, name: &str, share: String, doc: &str) -> Vec<String> {
+    /// `old` are the features of the models before.
+    fn cells(&self, name: &str, share: String, old: &BTreeSet<usize>, doc: &str) -> Vec<String> {
+        let new = self.features.difference(old).count();
         let mut distances: Vec<usize> = self.edits.iter().map(Edits::distance).collect();
         distances.sort_unstable();
         let percent = |part: usize, whole: usize| format!("{:.0} %", 100.0 * part as f64 / whole.max(1) as f64);
@@ -71,23 +79,38 @@ impl Row {
             percent(kept, self.nodes),
             percent(some_kept, self.edits.len()),
             percent(resized, self.nodes),
+            format!("{:.2}", new as f64 / self.edits.len().max(1) as f64),
             doc.to_owned(),
         ]
     }
 }
 
-const HEADINGS: [&str; 11] =
-    ["mutation", "share", "applies", "same model", "median", "mean", "p90", "nodes kept", "some kept", "resized", ""];
+const HEADINGS: [&str; 12] = [
+    "mutation",
+    "share",
+    "applies",
+    "same model",
+    "median",
+    "mean",
+    "p90",
+    "nodes kept",
+    "some kept",
+    "resized",
+    "new",
+    "",
+];
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     let (mut byte, mut drawn) = (Row::default(), Row::default());
     let mut rows: Vec<(&Mutation, Row)> = TABLE.iter().map(|row| (row, Row::default())).collect();
+    let mut old = BTreeSet::new();
     let bar = progress(u64::from(arguments.count), "inputs");
     for number in 0..arguments.count {
         let seed = arguments.seed + u64::from(number);
         let input = input::random(seed, arguments.records);
         let other = input::random(!seed, arguments.records);
         let before = case::generate(&input).model;
+        old.extend(features::of_model(&before));
         byte.add(&before, Some(&one_byte_changed(&input, seed)));
         for (row, result) in &mut rows {
             let after = row.apply(&input, &other, MAX_SIZE, number, &mut mutate::one_byte(seed));
@@ -101,9 +124,9 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     }
     bar.finish_and_clear();
     let mut cells = vec![HEADINGS.map(str::to_owned).to_vec()];
-    cells.push(byte.cells("one byte", "-".to_owned(), "any byte of the input changed"));
-    cells.extend(rows.iter().map(|(row, result)| result.cells(row.name, row.share.to_string(), row.doc)));
-    cells.push(drawn.cells("as drawn", "-".to_owned(), "all of the table by their shares"));
+    cells.push(byte.cells("one byte", "-".to_owned(), &old, "any byte of the input changed"));
+    cells.extend(rows.iter().map(|(row, result)| result.cells(row.name, row.share.to_string(), &old, row.doc)));
+    cells.push(drawn.cells("as drawn", "-".to_owned(), &old, "all of the table by their shares"));
     table(out, &cells)?;
     Ok(Exit::Fine)
 }
