@@ -1,5 +1,5 @@
-"""The official onnx package in an environment of its own, for scripts/check-models, scripts/node-tests and
-scripts/schemas. The first script that needs it installs it into .native/venv (35 MB)."""
+"""The official onnx package in an environment of its own, for scripts/check-models, scripts/node-tests,
+scripts/schemas and scripts/known-bugs. The first script that needs it installs it into .native/venv (35 MB)."""
 
 import os
 import shutil

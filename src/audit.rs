@@ -12,6 +12,7 @@ mod operators;
 use crate::backend::Failure;
 use crate::case::Case;
 use crate::input::Stream;
+use crate::metamorphic;
 use crate::model::{LeafData, Model, Node};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::tensor::TensorData;
@@ -63,6 +64,12 @@ pub fn faults() -> impl Iterator<Item = &'static Fault> {
 pub struct Honest {
     pub name: &'static str,
     compute: fn(&Model, &LeafData, &mut Stream) -> Result<Option<Values>, Defect>,
+}
+
+/// A case, and the same with exceptional values among its data where it can be judged so.
+pub fn with_lane(case: Case, seed: u64) -> Result<Vec<Case>, Defect> {
+    let lane = case.vary(metamorphic::EXCEPTIONAL, seed)?;
+    Ok([case].into_iter().chain(lane.map(|variant| *variant.case)).collect())
 }
 
 /// Every honest variation.

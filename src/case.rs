@@ -5,7 +5,7 @@ use crate::input::{Input, Stream, mix};
 use crate::metamorphic::{self, Axis, Way};
 use crate::model::{LeafData, Model};
 use crate::onnx;
-use crate::oracle::Expectation;
+use crate::oracle::{Expectation, exceptional};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::search;
 use crate::spec::{Role, Skip};
@@ -20,7 +20,8 @@ pub struct Case {
     /// The reference values in f64.
     pub wide: Values,
     pub expectation: Expectation,
-    /// The same ONNX bytes with other inputs, of other sizes where these are symbols: a second run of what was compiled once.
+    /// The same ONNX bytes with other inputs, of other sizes where these are symbols, or exceptional ones: a second run of
+    /// what was compiled once.
     pub again: Option<Box<Case>>,
     /// The model said otherwise.
     pub variant: Option<Variant>,
@@ -105,7 +106,11 @@ impl Case {
             (None, _) => {}
         }
         if let Some(axis) = generated.axis {
-            case.variant = case.vary(axis, seed)?;
+            match case.vary(axis, seed)? {
+                // The same bytes, which need not be compiled twice.
+                Some(variant) if variant.case.onnx == case.onnx => case.again = case.again.or(Some(variant.case)),
+                variant => case.variant = variant,
+            }
             case.setting = Some(axis).filter(|axis| matches!(axis.way, Way::Setting(_)));
         }
         Ok(Ok(case))
@@ -113,18 +118,34 @@ impl Case {
 
     /// The case said otherwise. None where the axis changes nothing, or where the change makes data invalid.
     pub fn vary(&self, axis: &'static Axis, seed: u64) -> Result<Option<Variant>, Defect> {
-        let Way::Model(apply) = axis.way else { return Ok(None) };
         let (mut model, mut data) = (self.model.clone(), self.data.clone());
-        if !apply(&mut model, &mut data, &mut Stream::new(seed)) {
+        let stream = &mut Stream::new(seed);
+        let changes = match axis.way {
+            Way::Model(apply) => apply(&mut model, &mut data, stream),
+            Way::Exceptional(plant) => plant(&model, &mut data, stream),
+            Way::Again | Way::Setting(_) => false,
+        };
+        if !changes {
             return Ok(None);
         }
-        let wide = reference::run(&model, &data, Precision::Wide)?;
-        if !search::is_valid(&model, &wide)? {
+        let lane = matches!(axis.way, Way::Exceptional(_));
+        let wide = match reference::run(&model, &data, Precision::Wide) {
+            Ok(wide) => wide,
+            // An integer made of a NaN may be no index, and sizes may follow from one.
+            Err(_) if lane => return Ok(None),
+            Err(defect) => return Err(defect),
+        };
+        let valid = if lane {
+            exceptional::is_judgeable(&model, &data, &wide)? && search::integers_fit(&model, &wide)?
+        } else {
+            search::is_valid(&model, &wide)?
+        };
+        if !valid {
             return Ok(None);
         }
         let case = Box::new(Case::with_data(model, data, wide)?);
         // An order may be that which was.
-        Ok((case.onnx != self.onnx).then_some(Variant { axis, case }))
+        Ok((lane || case.onnx != self.onnx).then_some(Variant { axis, case }))
     }
 
     /// The case of `model`, which differs from this one's only in sizes of inputs, with other inputs and the same initializers.

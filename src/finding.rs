@@ -3,7 +3,7 @@
 use crate::backend::{Failure, Level};
 use crate::case::Case;
 use crate::graph;
-use crate::oracle::{Difference, Kind, Outcome, Wrong};
+use crate::oracle::{Difference, Expected, Kind, Outcome, Wrong};
 use crate::triage::{Culprit, describe_node};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -90,7 +90,7 @@ pub fn blame(case: &Case, outcomes: &[Outcome]) -> Blame {
     for outcome in outcomes.iter().filter(|outcome| !matches!(outcome.result, Err(Failure::Unsupported(_)))) {
         match case.expectation.judge(&outcome.result) {
             Some(found) => {
-                values_only &= found.kind() == Kind::WrongValue;
+                values_only &= matches!(found.kind(), Kind::WrongValue | Kind::BeyondRange);
                 wrong.insert(outcome.backend.to_owned());
             }
             None => {
@@ -132,10 +132,8 @@ impl fmt::Display for Blame {
 /// The operators that lead to a wrong output, the last one first, as far as a signature needs them.
 fn chain(case: &Case, wrong: &Wrong) -> String {
     let output = match wrong {
-        Wrong::Output(
-            Difference::Value { output, .. } | Difference::Shape { output, .. } | Difference::DType { output, .. },
-        ) => *output,
-        _ => 0,
+        Wrong::Output(difference) => difference.output().unwrap_or(0),
+        Wrong::Failed(_) => 0,
     };
     let nodes = &case.model.nodes;
     let producer = |value: usize| nodes.iter().find(|node| node.outputs.contains(&value));
@@ -165,15 +163,26 @@ pub fn symptom(case: &Case, wrong: &Wrong) -> String {
         Wrong::Output(Difference::Value { output, element, got, wrong }) => {
             let expected = expected(*output);
             let allowed = expected.allowed.get(*element).copied().unwrap_or(0.0);
-            format!(
-                "{}{:?} is {got}, the reference has {:?} with an allowed error of {allowed:.3e}; {wrong} of {} elements differ",
-                expected.name,
-                position(*element, &expected.shape),
-                expected.exact[*element],
-                expected.exact.len(),
-            )
+            let error = match allowed.is_finite() {
+                true => format!("with an allowed error of {allowed:.3e}"),
+                false => "or another number".to_owned(),
+            };
+            format!("{} {error}; {wrong} of {} elements differ", against(expected, *element, got), expected.exact.len())
+        }
+        Wrong::Output(Difference::Range { output, element, got, wrong }) => {
+            let expected = expected(*output);
+            let (least, largest) = expected.range.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
+            let told = against(expected, *element, got);
+            let count = expected.exact.len();
+            format!("{told}, and no result is beyond {least} and {largest}; {wrong} of {count} elements are")
         }
     }
+}
+
+/// `y[0, 2] is 1.5, the reference has 1.25`.
+fn against(expected: &Expected, element: usize, got: &str) -> String {
+    let position = position(element, &expected.shape);
+    format!("{}{position:?} is {got}, the reference has {:?}", expected.name, expected.exact[element])
 }
 
 /// The index along each axis of the element at a row-major position.
@@ -233,6 +242,7 @@ raisers! {
     WrongDtype => wrong_dtype,
     WrongShape => wrong_shape,
     WrongValue => wrong_value,
+    BeyondRange => beyond_range,
     Refused => refused_valid_model,
     Crashed => backend_crashed,
     TimedOut => backend_timed_out,

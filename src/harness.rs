@@ -5,9 +5,9 @@ use crate::case::{Case, Generated, NoCase};
 use crate::features::{self, Class, Histogram, Seen};
 use crate::finding::Finding;
 use crate::known::{Known, Place};
-use crate::metamorphic::{Axis, Way};
+use crate::metamorphic::{self, Axis, Way};
 use crate::model::Model;
-use crate::oracle::{Outcome, Wrong};
+use crate::oracle::{Outcome, Wrong, exceptional};
 use crate::reference::{Defect, largest_integer};
 use crate::stats::Stats;
 use crate::support::{Support, Table};
@@ -73,6 +73,7 @@ pub struct Part<'a> {
 enum Form {
     First,
     Again,
+    Lane,
     Variant(&'static Axis),
 }
 
@@ -81,7 +82,8 @@ impl Answers {
     pub fn parts<'a>(&'a self, case: &'a Case) -> impl Iterator<Item = Part<'a>> {
         let first = Part { case, outcomes: &self.first, form: Form::First };
         let again = case.again.as_ref().zip(self.again.as_ref());
-        let again = again.map(|(case, outcomes)| Part { case, outcomes, form: Form::Again });
+        let form = |case: &Case| if exceptional::concerns(&case.data) { Form::Lane } else { Form::Again };
+        let again = again.map(|(case, outcomes)| Part { case, outcomes, form: form(case) });
         let variant = case.variant.as_ref().zip(self.variant.as_ref());
         let variant = variant.map(|(it, outcomes)| Part { case: &it.case, outcomes, form: Form::Variant(it.axis) });
         let set = case.setting.zip(self.set.as_ref());
@@ -96,6 +98,9 @@ impl Part<'_> {
         match self.form {
             Form::First => None,
             Form::Again => Some("in a second run of what was compiled, with other inputs".to_owned()),
+            Form::Lane => {
+                Some("in a second run of what was compiled, with NaN, infinities or zeros among the inputs".to_owned())
+            }
             Form::Variant(axis) => Some(format!("along the axis {}: {}", axis.name, axis.doc)),
         }
     }
@@ -105,6 +110,7 @@ impl Part<'_> {
         match self.form {
             Form::First => "cases",
             Form::Again => "second run",
+            Form::Lane => metamorphic::EXCEPTIONAL.name,
             Form::Variant(axis) => axis.name,
         }
     }

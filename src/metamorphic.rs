@@ -8,6 +8,7 @@ use crate::backend::Setting;
 use crate::input::Stream;
 use crate::model::{LeafData, Model};
 
+mod exceptional;
 mod order;
 mod presence;
 mod rewrite;
@@ -29,6 +30,8 @@ pub enum Way {
     Again,
     /// Has the backends that can run the model otherwise.
     Setting(Setting),
+    /// Puts exceptional values among the data; see [`crate::oracle::exceptional`]. False where there is no place for any.
+    Exceptional(fn(&Model, &mut LeafData, &mut Stream) -> bool),
 }
 
 impl std::fmt::Debug for Axis {
@@ -84,14 +87,25 @@ pub const TABLE: &[Axis] = &[
     },
 ];
 
+/// The lane of its own in which data are not valid on purpose.
+pub const EXCEPTIONAL: &Axis = &Axis {
+    name: "exceptional-values",
+    doc: "NaN, infinities and zeros are among the data; what the standard says of them is judged.",
+    way: Way::Exceptional(exceptional::plant),
+};
+
 /// The axis that a byte of a header names; for most bytes, 0 among them, none: along an axis a case costs nearly twice as
 /// much, and another case teaches more than the same one again.
 pub fn choose(byte: u8) -> Option<&'static Axis> {
+    const LANE: u8 = 168;
     const FIRST: u8 = 192;
+    if (LANE..FIRST).contains(&byte) {
+        return Some(EXCEPTIONAL);
+    }
     let pick = usize::from(byte.checked_sub(FIRST)?);
     Some(&TABLE[pick * TABLE.len() / (256 - usize::from(FIRST))])
 }
 
 pub fn by_name(name: &str) -> Option<&'static Axis> {
-    TABLE.iter().find(|axis| axis.name == name)
+    TABLE.iter().chain([EXCEPTIONAL]).find(|axis| axis.name == name)
 }

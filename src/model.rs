@@ -126,13 +126,26 @@ impl Model {
             None => {
                 let value = &self.values[leaf.value];
                 let mut stream = Stream::new(seed ^ (index as u64) << 32);
-                let values: Vec<f64> =
-                    (0..value.len()).map(|_| sample_element(value.dtype, leaf.domain, attempt, &mut stream)).collect();
+                let ties = stream.below(TIES) == 0 && value.dtype.is_float() && leaf.domain == Domain::Any;
+                let sample = |_| match ties && attempt == 0 {
+                    true => tie(&mut stream),
+                    false => sample_element(value.dtype, leaf.domain, attempt, &mut stream),
+                };
+                let values: Vec<f64> = (0..value.len()).map(sample).collect();
                 TensorData::from_f64(value.dtype, &value.shape, &values)
             }
         };
         self.leaves.iter().enumerate().map(sample).collect()
     }
+}
+
+/// One float leaf in so many has nothing but integers and halves: what rounding has to break, and what is equal to others.
+const TIES: u64 = 8;
+
+/// A multiple of 1/2 within 4 of 0, and not 0.
+fn tie(stream: &mut Stream) -> f64 {
+    let magnitude = (1 + stream.below(8)) as f64 / 2.0;
+    if stream.below(2) == 0 { magnitude } else { -magnitude }
 }
 
 /// One element. Small integers and multiples of 1/64 keep much of a model exactly representable, also in f16.

@@ -12,11 +12,14 @@ use crate::reference::{self, Defect, Precision, Values};
 use crate::tensor::TensorData;
 
 mod bounds;
+pub mod exceptional;
 
 /// First-order bounds are widened by this factor, for what is of higher order.
 const SAFETY: f64 = 4.0;
 /// An element whose bound is above this share of its magnitude scale is not judged.
 const JUDGEABLE_SHARE: f64 = 0.1;
+/// A first-order bound that is too wide to be believed is believed to be no further off than by this factor.
+const WIDER: f64 = 1000.0;
 
 /// What every correct backend returns for one output.
 pub struct Expected {
@@ -29,6 +32,11 @@ pub struct Expected {
     bits: Option<TensorData>,
     /// The allowed absolute error of each element; infinite where the element is not judged. Empty: all are exact.
     pub allowed: Vec<f64>,
+    /// The values that the operator can give at all; see [`crate::spec::OpSpec::range`].
+    pub range: Option<(f64, f64)>,
+    /// Where an element that is not judged must be a number all the same: its bound is wide, and yet far from the end of
+    /// the type's range. Empty: nowhere.
+    finite: Vec<bool>,
 }
 
 /// What every correct backend returns for one model and its data.
@@ -61,6 +69,13 @@ pub enum Difference {
         got: String,
         wrong: usize,
     },
+    /// The first element beyond what the operator can give, where all are within their bounds; `wrong` counts all.
+    Range {
+        output: usize,
+        element: usize,
+        got: String,
+        wrong: usize,
+    },
 }
 
 /// What is wrong with a backend's answer.
@@ -79,6 +94,7 @@ pub enum Kind {
     WrongDtype,
     WrongShape,
     WrongValue,
+    BeyondRange,
     Refused,
     Crashed,
     TimedOut,
@@ -91,9 +107,10 @@ impl Difference {
     pub fn output(&self) -> Option<usize> {
         match *self {
             Difference::Count { .. } => None,
-            Difference::DType { output, .. } | Difference::Shape { output, .. } | Difference::Value { output, .. } => {
-                Some(output)
-            }
+            Difference::DType { output, .. }
+            | Difference::Shape { output, .. }
+            | Difference::Value { output, .. }
+            | Difference::Range { output, .. } => Some(output),
         }
     }
 }
@@ -105,6 +122,7 @@ impl Wrong {
             Wrong::Output(Difference::DType { .. }) => Kind::WrongDtype,
             Wrong::Output(Difference::Shape { .. }) => Kind::WrongShape,
             Wrong::Output(Difference::Value { .. }) => Kind::WrongValue,
+            Wrong::Output(Difference::Range { .. }) => Kind::BeyondRange,
             Wrong::Failed(Failure::Refused(_) | Failure::Unsupported(_)) => Kind::Refused,
             Wrong::Failed(Failure::Crashed(_)) => Kind::Crashed,
             Wrong::Failed(Failure::TimedOut) => Kind::TimedOut,
@@ -121,6 +139,7 @@ impl std::fmt::Display for Kind {
             Kind::WrongDtype => "wrong-dtype",
             Kind::WrongShape => "wrong-shape",
             Kind::WrongValue => "wrong-value",
+            Kind::BeyondRange => "beyond-range",
             Kind::Refused => "refused",
             Kind::Crashed => "crashed",
             Kind::TimedOut => "timed-out",
@@ -141,7 +160,7 @@ pub struct Outcome {
 impl Expectation {
     /// `wide` are the reference values in f64 of every value of `model` on `data`.
     pub fn new(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
-        let errors = bounds::errors(model, wide)?;
+        let errors = bounds::errors(model, data, wide)?;
         let declared = reference::run(model, data, Precision::Declared)?;
         let mut expectation = Expectation { outputs: Vec::new(), elements: 0, judged: 0, suspect: 0 };
         for &output in &model.outputs {
@@ -150,9 +169,10 @@ impl Expectation {
             let declared =
                 reference::to_data(declared[output].as_ref().expect("every value was computed"), value.dtype);
             let exact = reference::to_data(exact, DType::F64).to_f64();
-            let allowed = match &errors[output] {
-                Some(errors) => allowed(&exact, &reference::to_data(errors, DType::F64).to_f64()),
-                None => Vec::new(),
+            let errors = errors[output].as_ref().map(|errors| reference::to_data(errors, DType::F64).to_f64());
+            let (allowed, finite) = match &errors {
+                Some(errors) => (allowed(&exact, errors), finite(&exact, errors, value.dtype)),
+                None => (Vec::new(), Vec::new()),
             };
             let bits = if allowed.is_empty() || !value.dtype.is_float() { Some(declared.clone()) } else { None };
             let mut expected = Expected {
@@ -162,6 +182,8 @@ impl Expectation {
                 exact,
                 bits,
                 allowed,
+                range: range(model, output),
+                finite,
             };
             expectation.suspect += expected.withdraw_suspects(&declared);
             expectation.elements += value.len();
@@ -189,9 +211,14 @@ impl Expectation {
                 return Some(Difference::Shape { output, got: got.shape.clone() });
             }
             let mut wrong = expected.wrong_elements(got);
-            let element = wrong.next()?;
-            let wrong = 1 + wrong.count();
-            Some(Difference::Value { output, element, got: got.element_text(element), wrong })
+            if let Some(element) = wrong.next() {
+                let wrong = 1 + wrong.count();
+                return Some(Difference::Value { output, element, got: got.element_text(element), wrong });
+            }
+            let mut beyond = expected.elements_beyond(got);
+            let element = beyond.next()?;
+            let wrong = 1 + beyond.count();
+            Some(Difference::Range { output, element, got: got.element_text(element), wrong })
         }))
     }
 
@@ -225,20 +252,30 @@ impl Expected {
                 return Box::new(std::iter::empty());
             }
             let differs = move |i: &usize| got.bytes[i * size..][..size] != bits.bytes[i * size..][..size];
-            // Zeros of either sign are equal: ONNX never speaks of the sign of zero.
-            let zero = move |i: &usize| self.exact[*i] == 0.0 && self.dtype.is_float();
             let values = got.to_f64();
-            return Box::new(
-                (0..self.exact.len()).filter(judged).filter(differs).filter(move |i| !(zero(i) && values[*i] == 0.0)),
-            );
+            // ONNX never speaks of the sign of zero, nor of which NaN there is.
+            let same = move |i: &usize| {
+                let (value, exact) = (values[*i], self.exact[*i]);
+                self.dtype.is_float() && (value == 0.0 && exact == 0.0 || value.is_nan() && exact.is_nan())
+            };
+            return Box::new((0..self.exact.len()).filter(judged).filter(differs).filter(move |i| !same(i)));
         }
         let values = got.to_f64();
-        let far = move |i: &usize| {
-            let distance = (values[*i] - self.exact[*i]).abs();
-            // A NaN is never within the bound.
-            !distance.le(&self.allowed[*i])
+        let wrong = move |i: &usize| {
+            let (value, exact) = (values[*i], self.exact[*i]);
+            let near = (value - exact).abs().le(&self.allowed[*i]);
+            // Equal infinities have no distance. A NaN is near nothing but a NaN.
+            let far = !(near || value == exact || value.is_nan() && exact.is_nan());
+            judged(i) && far || self.finite.get(*i) == Some(&true) && !value.is_finite()
         };
-        Box::new((0..self.exact.len()).filter(judged).filter(far))
+        Box::new((0..self.exact.len()).filter(wrong))
+    }
+
+    /// The elements of `got`, of the right type and shape, that the operator cannot give. A NaN is not among them.
+    fn elements_beyond<'a>(&self, got: &'a TensorData) -> Box<dyn Iterator<Item = usize> + 'a> {
+        let Some((least, largest)) = self.range else { return Box::new(std::iter::empty()) };
+        let beyond = move |&(_, value): &(usize, f64)| value < least || value > largest;
+        Box::new(got.to_f64().into_iter().enumerate().filter(beyond).map(|(element, _)| element))
     }
 
     /// Where libtorch in the declared type breaks the bound, the bound is wrong: those elements are not judged.
@@ -247,16 +284,36 @@ impl Expected {
         if !suspects.is_empty() && self.allowed.is_empty() {
             self.allowed = vec![0.0; self.exact.len()];
         }
-        suspects.iter().for_each(|&element| self.allowed[element] = f64::INFINITY);
+        for &element in &suspects {
+            self.allowed[element] = f64::INFINITY;
+            self.finite.iter_mut().skip(element).take(1).for_each(|finite| *finite = false);
+        }
         suspects.len()
     }
 }
 
+/// The range of the operator that computes a value.
+fn range(model: &Model, value: usize) -> Option<(f64, f64)> {
+    let node = model.nodes.iter().find(|node| node.outputs[0] == value)?;
+    node.spec.range_in(model.values[value].dtype)
+}
+
+/// Where a result must be a number although its bound says little else.
+fn finite(exact: &[f64], errors: &[f64], dtype: DType) -> Vec<bool> {
+    let far = |(exact, error): (&f64, &f64)| exact.abs() + WIDER * error < dtype.max() / WIDER;
+    if !dtype.is_float() {
+        return Vec::new();
+    }
+    exact.iter().zip(errors).map(far).collect()
+}
+
 /// Bounds as they are applied: widened, and infinite where they say too little.
 fn allowed(exact: &[f64], errors: &[f64]) -> Vec<f64> {
-    let mean = exact.iter().map(|value| value.abs()).sum::<f64>() / exact.len().max(1) as f64;
+    let finite = || exact.iter().filter(|value| value.is_finite());
+    let mean = finite().map(|value| value.abs()).sum::<f64>() / finite().count().max(1) as f64;
     let widen = |(exact, error): (&f64, &f64)| {
         let allowed = error * SAFETY;
+        // With no error at all also a NaN is judged.
         let judgeable = allowed <= JUDGEABLE_SHARE * (exact.abs() + mean) || allowed < 1e-30;
         if judgeable { allowed } else { f64::INFINITY }
     };

@@ -74,6 +74,13 @@ pub fn is_valid(model: &Model, values: &Values) -> Result<bool, Defect> {
     Ok(true)
 }
 
+/// Whether no integer result leaves the range of its type.
+pub fn integers_fit(model: &Model, values: &Values) -> Result<bool, Defect> {
+    model.nodes.iter().try_fold(true, |fit, node| {
+        Ok(fit && !overflows(model, node, &reference::args(model, node, values, Precision::Wide))?)
+    })
+}
+
 fn all(condition: &Tensor) -> bool {
     // `all` of an empty tensor is true.
     bool::try_from(condition.all()).expect("a bool scalar")

@@ -31,6 +31,10 @@ pub struct OpSpec {
     /// One sentence for the page of operators.
     pub doc: &'static str,
     pub numerics: Numerics,
+    pub exceptional: Exceptional,
+    /// The least and the largest value that the result can have, whatever the operands are; no correct backend rounds to
+    /// anything beyond.
+    pub range: Option<(f64, f64)>,
     /// Declares operands, attributes, laws and outputs of one application.
     pub build: fn(&mut Builder) -> Result<(), Skip>,
     /// The meaning, in libtorch, following the ONNX text. Must take any legal attributes, also absent ones.
@@ -55,6 +59,8 @@ impl OpSpec {
         dtypes: crate::dtype::ANY,
         doc: "",
         numerics: Numerics::Exact,
+        exceptional: Exceptional::Silent,
+        range: None,
         build: |_| Ok(()),
         eval: |_| Ok(Vec::new()),
         guard: None,
@@ -62,6 +68,16 @@ impl OpSpec {
         pole: None,
         can_overflow: false,
     };
+}
+
+impl OpSpec {
+    /// The range of results in an element type: rounding keeps order, so that a rounded result lies within the rounded ends.
+    pub fn range_in(&self, dtype: DType) -> Option<(f64, f64)> {
+        self.range.map(|(least, largest)| {
+            let ends = TensorData::from_f64(dtype, &[2], &[least, largest]).to_f64();
+            (ends[0], ends[1])
+        })
+    }
 }
 
 impl std::fmt::Debug for OpSpec {
@@ -88,6 +104,20 @@ pub enum Numerics {
     /// A rule that is asked about every application, also where all operands are exact and all results are integers, and
     /// that gets the doubts about integer operands as well: 0 or infinity for each element.
     Unfiltered(Rule),
+}
+
+/// Where the standard says what an operator makes of a NaN or an infinity, or that it makes one of a number. A rule for
+/// integers made of them there is not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exceptional {
+    /// Nowhere: such elements are not judged.
+    Silent,
+    /// The operator only moves elements, and its text exempts no value.
+    Moved,
+    /// One of the operations of IEEE 754, in whose formats `onnx.proto` defines the float types.
+    Ieee754,
+    /// A sentence of the operator's text.
+    Text(&'static str),
 }
 
 /// An operator's own error rule; see [`Numerics::Custom`].

@@ -3,7 +3,7 @@
 use crate::backend::{Backend, Level};
 use crate::case::Case;
 use crate::model::{Leaf, LeafData, Model, Value};
-use crate::oracle::{Kind, Wrong};
+use crate::oracle::{Kind, Wrong, exceptional};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::search;
 use crate::spec::{Domain, Role};
@@ -29,7 +29,8 @@ pub fn culprit(
         let (model, data) = extract(&case.model, node, &case.wide);
         let wide = reference::run(&model, &data, Precision::Wide)?;
         // Rounding what flows in to its declared type may have moved it over a guard.
-        if !search::is_valid(&model, &wide)? {
+        let judgeable = || exceptional::is_judgeable(&model, &data, &wide);
+        if !search::is_valid(&model, &wide)? && !judgeable()? {
             continue;
         }
         let case = Case::with_data(model, data, wide)?;

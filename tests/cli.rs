@@ -6,7 +6,7 @@ use graphsmith::input;
 use graphsmith::npz::{self, Arrays};
 use graphsmith::onnx::proto::{
     AttributeProto, AttributeType, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use graphsmith::tensor::TensorData;
 use prost::Message;
@@ -384,6 +384,69 @@ fn inputs_that_do_not_fit_are_told() {
     }
     fails(&["replay", &file, "--inputs", &folder.path("missing.npz")], &["missing.npz", "No such file"]);
     fails(&["replay", &file, "--inputs", folder.0.path().to_str().unwrap()], &["is a folder"]);
+}
+
+#[test]
+fn outputs_of_another_runtime_are_judged() {
+    let folder = Folder::new();
+    let file = folder.file("model.onnx", sum());
+    let inputs = folder.npz("inputs.npz", &[("a", floats(&[2, 3])), ("b", floats(&[3]))]);
+    let judge = |outputs: &[(&str, TensorData)], more: &[&str]| {
+        let outputs = folder.npz("outputs.npz", outputs);
+        run(&[&["replay", &file, "--inputs", &inputs, "--outputs", &outputs], more].concat())
+    };
+    let right = TensorData::from_f64(DType::F32, &[2, 3], &[1f64.tanh(); 6]);
+    let output = judge(&[("d", right.clone())], &[]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.contains("all answers agree") && shown.contains("outputs.npz"), "{shown}");
+    let mut off = right.to_f64();
+    off[4] += 1e-3;
+    for (wrong, part) in [
+        (TensorData::from_f64(DType::F32, &[2, 3], &off), "d[1, 1] is 0.76259"),
+        (TensorData::zeros(DType::F32, &[3, 2]), "d has the shape [3, 2]"),
+        (TensorData::zeros(DType::F64, &[2, 3]), "d has the element type f64"),
+    ] {
+        let output = judge(&[("d", wrong)], &["--runtime", "other 1.2", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &report[0]["verdict"]), (Some(1), &"finding".into()), "{report:#}");
+        let answer = &report[0]["answers"][0];
+        assert_eq!((&answer["backend"], &answer["answer"]), (&"other 1.2".into(), &"differs".into()), "{report:#}");
+        assert!(answer["detail"].as_str().unwrap().contains(part), "{report:#}");
+    }
+    let fail = |outputs: &str, part: &str| {
+        fails(&["replay", &file, "--inputs", &inputs, "--outputs", outputs], &[outputs, part]);
+    };
+    fail(&folder.npz("empty.npz", &[]), "no array `d`");
+    fail(&folder.npz("extra.npz", &[("d", right.clone()), ("c", right)]), "no output `c`");
+    fail(&folder.file("text.npz", "some text"), "not an archive");
+    fail(&folder.path("missing.npz"), "No such file");
+    assert_eq!(run(&["replay", &file, "--outputs", &inputs]).status.code(), Some(2), "judged without the inputs");
+}
+
+#[test]
+fn given_nans_and_infinities_are_judged_where_the_standard_speaks() {
+    let folder = Folder::new();
+    let exceptional = TensorData::from_f64(DType::F32, &[3], &[f64::NAN, f64::INFINITY, 1.0]);
+    let inputs = folder.npz("inputs.npz", &[("a", exceptional)]);
+    for (operator, judged) in [("Neg", "3 of 3"), ("Tanh", "1 of 3")] {
+        let whole = model(&[info("a", &["3"])], &[node(operator, &["a"], "b")], info("b", &["3"]));
+        let file = folder.file("model.onnx", whole);
+        let report = &json(&["replay", &file, "--inputs", &inputs, "--json"])[0];
+        assert!(report["notes"][0].as_str().unwrap().starts_with(judged), "{report:#}");
+    }
+    let weight = model(&[info("a", &["3"])], &[node("Add", &["a", "w"], "b")], info("b", &["3"]));
+    let mut weight = ModelProto::decode(&*weight).unwrap();
+    weight.graph.as_mut().unwrap().initializer.push(TensorProto {
+        name: "w".to_owned(),
+        dims: vec![1],
+        data_type: DType::F32.onnx_code(),
+        float_data: vec![f32::INFINITY],
+        ..Default::default()
+    });
+    let inputs = folder.npz("inputs.npz", &[("a", floats(&[3]))]);
+    let report =
+        &json(&["replay", &folder.file("weight.onnx", weight.encode_to_vec()), "--inputs", &inputs, "--json"])[0];
+    assert!(report["notes"][0].as_str().unwrap().starts_with("no reference: the inputs lead to NaN"), "{report:#}");
 }
 
 #[test]

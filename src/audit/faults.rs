@@ -72,6 +72,21 @@ pub const TABLE: &[Fault] = &[
     fault("truncated-for-floor", |place, it, _| rounded(place, it, "Floor", f64::trunc)),
     fault("half-away-from-zero", |place, it, _| rounded(place, it, "Round", f64::round)),
     fault("floor-for-ceil", |place, it, _| rounded(place, it, "Ceil", f64::floor)),
+    fault("nan-as-zero", |_, it, _| exceptional(it, f64::is_nan, |_| 0.0)),
+    fault("nan-as-infinity", |_, it, _| exceptional(it, f64::is_nan, |_| f64::INFINITY)),
+    fault("infinity-as-nan", |_, it, _| exceptional(it, f64::is_infinite, |_| f64::NAN)),
+    fault("infinity-as-largest-number", |_, it, _| {
+        exceptional(it, f64::is_infinite, |value| value.signum() * it.dtype.max())
+    }),
+    fault("sign-of-infinity-lost", |_, it, _| exceptional(it, |value| value == f64::NEG_INFINITY, |_| f64::INFINITY)),
+    fault("nan-in-the-next-lane", |_, it, _| {
+        let values = it.to_f64();
+        let nan = values.iter().position(|value| value.is_nan())?;
+        let next = (nan + 1) % values.len();
+        let spread = |(index, value): (usize, f64)| if index == next { f64::NAN } else { value };
+        let values: Vec<f64> = values.into_iter().enumerate().map(spread).collect();
+        Some(TensorData::from_f64(it.dtype, &it.shape, &values))
+    }),
 ];
 
 fn element(it: &TensorData, stream: &mut Stream, change: impl Fn(f64) -> f64) -> Option<TensorData> {
@@ -86,6 +101,12 @@ fn each(it: &TensorData, suits: bool, change: impl Fn(f64) -> f64) -> Option<Ten
     let changed =
         || TensorData::from_f64(it.dtype, &it.shape, &it.to_f64().into_iter().map(change).collect::<Vec<_>>());
     (suits && !it.is_empty()).then(changed)
+}
+
+/// Changes exceptional values of one kind; a tensor without one is right.
+fn exceptional(it: &TensorData, kind: fn(f64) -> bool, change: impl Fn(f64) -> f64) -> Option<TensorData> {
+    let has = it.dtype.is_float() && it.to_f64().into_iter().any(kind);
+    each(it, has, |value| if kind(value) { change(value) } else { value })
 }
 
 /// Changes every row along the last axis; `change` gets the bytes of a row and the size of an element.

@@ -150,7 +150,15 @@ fn stepping(
     if !model.nodes.iter().any(&suits) {
         return Ok(None);
     }
-    let step = |node: &Node, tensor: TensorData| if suits(node) { stepped(tensor, &mut places) } else { tensor };
+    let step = |node: &Node, tensor: TensorData| match node.spec.range_in(tensor.dtype) {
+        _ if !suits(node) => tensor,
+        None => stepped(tensor, &mut places),
+        Some((least, largest)) => {
+            let stepped = stepped(tensor, &mut places);
+            let within: Vec<f64> = stepped.to_f64().into_iter().map(|value| value.clamp(least, largest)).collect();
+            TensorData::from_f64(stepped.dtype, &stepped.shape, &within)
+        }
+    };
     declared(model, data, step).map(Some)
 }
 

@@ -6,6 +6,7 @@ use graphsmith::case::Case;
 use graphsmith::finding::symptom;
 use graphsmith::graph;
 use graphsmith::input;
+use graphsmith::oracle::exceptional;
 use graphsmith::tensor::TensorData;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -64,7 +65,9 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         // The case alone, not its other forms.
         input.header[11] = 0;
         let Ok(case) = Case::build(&input)? else { continue };
-        left_over = counts.add(&case, seed, &left_over, arguments.honest)?;
+        for case in audit::with_lane(case, seed)? {
+            left_over = counts.add(&case, seed, &left_over, arguments.honest)?;
+        }
     }
     bar.finish_and_clear();
     if arguments.json {
@@ -81,8 +84,11 @@ impl Counts {
     fn add(&mut self, case: &Case, seed: u64, left_over: &[TensorData], only_honest: bool) -> Result<Vec<TensorData>> {
         let mut subject = Subject::new(case, left_over, seed)?;
         self.cases += 1;
-        self.elements += case.expectation.elements;
-        self.judged += case.expectation.judged;
+        // Of exceptional values much is silent, and says nothing of the bounds.
+        if !exceptional::concerns(&case.data) {
+            self.elements += case.expectation.elements;
+            self.judged += case.expectation.judged;
+        }
         for variation in audit::honest() {
             if let Some(answer) = subject.varied(variation)? {
                 self.add_honest(case, seed, variation.name, &answer);
@@ -145,7 +151,11 @@ impl Counts {
         );
         table(out, &rows)?;
         let share = 100.0 * self.judged as f64 / self.elements.max(1) as f64;
-        writeln!(out, "{} cases, {share:.2} % of their output elements judged", self.cases)?;
+        writeln!(
+            out,
+            "{} cases; {share:.2} % of the output elements are judged where no input is exceptional",
+            self.cases
+        )?;
         for alarm in &self.alarms {
             writeln!(out, "\nfalse alarm: {alarm}")?;
         }

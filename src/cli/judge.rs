@@ -7,6 +7,7 @@ use graphsmith::finding::{Finding, symptom};
 use graphsmith::harness::{Harness, Part, Verdict};
 use graphsmith::known::Place;
 use graphsmith::oracle::Outcome;
+use graphsmith::tensor::TensorData;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -34,7 +35,8 @@ pub struct Report {
 /// The answer of one backend at one level.
 #[derive(serde::Serialize)]
 pub struct Row {
-    pub backend: &'static str,
+    pub backend: String,
+    /// This and the level are empty for outputs that another runtime has computed.
     pub version: String,
     pub level: String,
     /// `agrees`, `differs`, `unsupported` or `known`; without a reference `group A`, `refused` and so on.
@@ -47,7 +49,7 @@ impl Row {
     pub fn new(harness: &Harness, outcome: &Outcome, answer: impl Into<String>, detail: String) -> Row {
         let version = harness.target(outcome.backend).version.clone();
         let level = outcome.level.to_string();
-        Row { backend: outcome.backend, version, level, answer: answer.into(), detail: one_line(&detail) }
+        Row { backend: outcome.backend.to_owned(), version, level, answer: answer.into(), detail: one_line(&detail) }
     }
 }
 
@@ -57,9 +59,8 @@ pub fn case(harness: &mut Harness, case: &Case) -> Result<Report> {
     let mut rows = Vec::new();
     let mut notes = Vec::new();
     for part in answers.parts(case) {
-        let (judged, elements) = (part.case.expectation.judged, part.case.expectation.elements);
         let context = part.context().map_or_else(String::new, |context| format!(", {context}"));
-        notes.push(format!("{judged} of {elements} output elements are judged{context}"));
+        notes.push(format!("{}{context}", judged(part.case)));
         rows.extend(self::rows(harness, &part));
     }
     let (verdict, finding) = match harness.verdict(case, &answers)? {
@@ -69,6 +70,29 @@ pub fn case(harness: &mut Harness, case: &Case) -> Result<Report> {
         Verdict::Bug(finding) => ("finding", Some(finding)),
     };
     Ok(Report { verdict, notes, rows, finding })
+}
+
+fn judged(case: &Case) -> String {
+    format!("{} of {} output elements are judged", case.expectation.judged, case.expectation.elements)
+}
+
+/// Judges what another runtime has computed: a row for each output that is wrong. The known issues are those of the
+/// backends of this build and explain nothing here.
+pub fn foreign(case: &Case, runtime: String, outputs: Vec<TensorData>) -> Report {
+    let row = |answer: &str, detail: String| Row {
+        backend: runtime.clone(),
+        version: String::new(),
+        level: String::new(),
+        answer: answer.to_owned(),
+        detail,
+    };
+    let wrong = case.expectation.judge_each(&Ok(outputs));
+    let differing = wrong.iter().map(|wrong| row("differs", symptom(case, wrong)));
+    let (verdict, rows) = match wrong.is_empty() {
+        true => ("agree", vec![row("agrees", String::new())]),
+        false => ("finding", differing.collect()),
+    };
+    Report { verdict, notes: vec![judged(case)], rows, finding: None }
 }
 
 /// A row for each answer.

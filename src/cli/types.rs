@@ -10,6 +10,7 @@ use graphsmith::npz::Arrays;
 use graphsmith::onnx::proto::{Dimension, DimensionValue, GraphProto, ModelProto, TensorShapeProto, ValueInfoProto};
 use graphsmith::onnx::{self, value};
 use graphsmith::spec::{Domain, Role};
+use graphsmith::tensor::TensorData;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -131,6 +132,17 @@ pub fn inputs(proto: &ModelProto, path: &Path) -> Result<Model> {
         )));
     }
     Ok(model)
+}
+
+/// The arrays in the order of the graph's outputs; else why they do not fit, for people.
+pub fn outputs(proto: &ModelProto, mut arrays: Arrays) -> std::result::Result<Vec<TensorData>, String> {
+    let names: Vec<&String> = proto.graph.iter().flat_map(|graph| &graph.output).map(|info| &info.name).collect();
+    if let Some(extra) = arrays.keys().find(|key| !names.contains(key)) {
+        return Err(format!("the model has no output `{extra}`; it has {}", list(names)));
+    }
+    let held = list(arrays.keys());
+    let missing = |name: &str| format!("it has no array `{name}`, an output of the model; it has {held}");
+    names.into_iter().map(|name| arrays.remove(name).ok_or_else(|| missing(name))).collect()
 }
 
 /// The model as the reference needs it, with `data` for the inputs where types must be found by running it; else the reason why it has none, for people.

@@ -34,6 +34,7 @@ const ACTIVATION: OpSpec = OpSpec { dtypes: FLOATS, ..UNARY };
 pub const RELU: OpSpec = OpSpec {
     code: 0x01,
     name: "Relu",
+    range: Some((0.0, f64::INFINITY)),
     since: 6,
     dtypes: FLOATS.or(SIGNED_INTS),
     doc: "max(x, 0).",
@@ -138,6 +139,7 @@ pub const THRESHOLDED_RELU: OpSpec = OpSpec {
 pub const HARD_SIGMOID: OpSpec = OpSpec {
     code: 0x29,
     name: "HardSigmoid",
+    range: Some((0.0, 1.0)),
     since: 6,
     doc: "max(0, min(1, alpha * x + beta)).",
     numerics: Numerics::Elementwise { ulps: 4.0, absolute: 2.0 },
@@ -161,6 +163,7 @@ pub const HARD_SWISH: OpSpec = OpSpec {
 pub const SIGMOID: OpSpec = OpSpec {
     code: 0x2b,
     name: "Sigmoid",
+    range: Some((0.0, 1.0)),
     doc: "1 / (1 + exp(-x)).",
     numerics: THROUGH_ONE,
     eval: |a| one(a.x(0).f_sigmoid()),
@@ -170,6 +173,7 @@ pub const SIGMOID: OpSpec = OpSpec {
 pub const SOFTPLUS: OpSpec = OpSpec {
     code: 0x2c,
     name: "Softplus",
+    range: Some((0.0, f64::INFINITY)),
     since: 1,
     doc: "ln(exp(x) + 1).",
     numerics: Numerics::Custom(error_of_softplus),
@@ -181,6 +185,7 @@ pub const SOFTPLUS: OpSpec = OpSpec {
 pub const SOFTSIGN: OpSpec = OpSpec {
     code: 0x2d,
     name: "Softsign",
+    range: Some((-1.0, 1.0)),
     since: 1,
     doc: "x / (1 + |x|).",
     numerics: SHORT,

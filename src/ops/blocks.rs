@@ -3,7 +3,7 @@
 use super::common::one;
 use super::windows::{self, unsupported};
 use crate::dtype::ANY;
-use crate::spec::{Args, Builder, OpSpec, Operand};
+use crate::spec::{Args, Builder, Exceptional, OpSpec, Operand};
 use crate::term::Term;
 use tch::{TchError, Tensor};
 
@@ -12,6 +12,7 @@ pub const TABLE: &[&OpSpec] = &[&DEPTH_TO_SPACE, &SPACE_TO_DEPTH];
 pub const DEPTH_TO_SPACE: OpSpec = OpSpec {
     code: 0x5c,
     name: "DepthToSpace",
+    exceptional: Exceptional::Moved,
     dtypes: ANY,
     doc: "Moves channels into blocks of pixels, depth-column-row (DCR) or column-row-depth (CRD).",
     build: |b| {
@@ -44,6 +45,7 @@ pub const DEPTH_TO_SPACE: OpSpec = OpSpec {
 pub const SPACE_TO_DEPTH: OpSpec = OpSpec {
     code: 0x5d,
     name: "SpaceToDepth",
+    exceptional: Exceptional::Moved,
     dtypes: ANY,
     doc: "Moves blocks of pixels into channels, depth-column-row (DCR) or column-row-depth (CRD).",
     build: |b| {

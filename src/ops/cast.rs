@@ -4,7 +4,7 @@ use super::common::{UNARY, as_output, one, operand, wide};
 use super::rounding::{REACH, error_of, stored, unless};
 use crate::dtype::{ANY, DType, DTypes, FLOATS, SIGNED_INTS};
 use crate::spec::args::kind_of;
-use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
+use crate::spec::{ANY_RANK, Args, Builder, Domain, Exceptional, Numerics, OpSpec, Outputs, Skip};
 use crate::term::Term;
 use tch::{Kind, Tensor};
 
@@ -15,6 +15,9 @@ pub const TABLE: &[&OpSpec] = &[&CAST, &CAST_LIKE, &BIT_CAST, &IDENTITY, &DROPOU
 pub const CAST: OpSpec = OpSpec {
     code: 0x42,
     name: "Cast",
+    exceptional: Exceptional::Text(
+        "Casting from floating point to floating point: +/- infinity if out of range; to bool: {+/- 0.0} to False; all else to True.",
+    ),
     dtypes: ANY,
     doc: "x converted to the element type `to`.",
     numerics: Numerics::Custom(error_of_cast),
@@ -37,6 +40,9 @@ pub const CAST: OpSpec = OpSpec {
 
 pub const CAST_LIKE: OpSpec = OpSpec {
     name: "CastLike",
+    exceptional: Exceptional::Text(
+        "Casting from floating point to floating point: +/- infinity if out of range; to bool: {+/- 0.0} to False; all else to True.",
+    ),
     code: 0x43,
     since: 15,
     doc: "x converted to the element type of a second operand, whose values do not matter.",
@@ -76,13 +82,22 @@ pub const BIT_CAST: OpSpec = OpSpec {
     ..OpSpec::BASE
 };
 
-pub const IDENTITY: OpSpec =
-    OpSpec { code: 0x44, name: "Identity", since: 1, doc: "x.", numerics: Numerics::Exact, eval: operand, ..UNARY };
+pub const IDENTITY: OpSpec = OpSpec {
+    code: 0x44,
+    name: "Identity",
+    exceptional: Exceptional::Moved,
+    since: 1,
+    doc: "x.",
+    numerics: Numerics::Exact,
+    eval: operand,
+    ..UNARY
+};
 
 /// At inference Dropout is the identity, whatever the ratio.
 pub const DROPOUT: OpSpec = OpSpec {
     code: 0x45,
     name: "Dropout",
+    exceptional: Exceptional::Moved,
     dtypes: FLOATS,
     doc: "x, for training_mode is false; and a mask of all true.",
     build: build_dropout,

@@ -3,7 +3,7 @@
 use super::common::{BINARY, UNARY, as_output, is_float, magnitude, one, wide};
 use super::rounding::{REACH, error_of, unless};
 use crate::dtype::{DType, FLOATS, INDICES, INTS, NUMBERS};
-use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Operand, Outputs, Skip};
+use crate::spec::{ANY_RANK, Args, Builder, Domain, Exceptional, Numerics, OpSpec, Operand, Outputs, Skip};
 use tch::{Kind, TchError, Tensor};
 
 pub const TABLE: &[&OpSpec] = &[&DIV, &RECIPROCAL, &MOD, &POW];
@@ -11,6 +11,7 @@ pub const TABLE: &[&OpSpec] = &[&DIV, &RECIPROCAL, &MOD, &POW];
 pub const DIV: OpSpec = OpSpec {
     code: 0x04,
     name: "Div",
+    exceptional: Exceptional::Ieee754,
     since: 7,
     dtypes: NUMBERS,
     doc: "x / y; rounded toward zero for integers.",
@@ -26,6 +27,7 @@ pub const DIV: OpSpec = OpSpec {
 pub const RECIPROCAL: OpSpec = OpSpec {
     code: 0x0a,
     name: "Reciprocal",
+    exceptional: Exceptional::Ieee754,
     dtypes: FLOATS,
     doc: "1 / x.",
     eval: |a| one(a.x(0).f_reciprocal()),
@@ -37,6 +39,7 @@ pub const RECIPROCAL: OpSpec = OpSpec {
 pub const MOD: OpSpec = OpSpec {
     code: 0x0c,
     name: "Mod",
+    exceptional: Exceptional::Text("If x is ±∞ and y is not NaN, NaN is returned."),
     since: 13,
     dtypes: NUMBERS,
     doc: "The remainder of x / y: with the sign of y, or with fmod = 1 with the sign of x.",

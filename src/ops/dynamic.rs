@@ -6,7 +6,7 @@ use super::suppression::NON_MAX_SUPPRESSION;
 use crate::dtype::{ANY, DType};
 use crate::input::Stream;
 use crate::limits::MAX_RANK;
-use crate::spec::{Args, Builder, Numerics, OpSpec, Outputs, Skip};
+use crate::spec::{Args, Builder, Exceptional, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
 use std::collections::BTreeMap;
 use tch::{Kind, TchError, Tensor};
@@ -90,6 +90,7 @@ fn fixed(b: &mut Builder, dtype: DType, sizes: &[i64], content: Vec<i64>) {
 pub const COMPRESS: OpSpec = OpSpec {
     code: 0xd6,
     name: "Compress",
+    exceptional: Exceptional::Moved,
     since: 11,
     dtypes: ANY,
     doc: "The slices along `axis`, or the elements, for which a condition holds; what is behind the condition is left out.",

@@ -5,7 +5,7 @@ use super::movement::refuse;
 use super::windows::{free_up_to, unsupported};
 use crate::dtype::{ANY, DType, NUMBERS};
 use crate::limits::MAX_RANK;
-use crate::spec::{Args, Attribute, Builder, Numerics, OpSpec, Outputs, Skip};
+use crate::spec::{Args, Attribute, Builder, Exceptional, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -128,6 +128,7 @@ fn col2im(a: &Args) -> Outputs {
 pub const CENTER_CROP_PAD: OpSpec = OpSpec {
     code: 0xda,
     name: "CenterCropPad",
+    exceptional: Exceptional::Moved,
     since: 18,
     dtypes: ANY,
     doc: "Each axis cut, or padded with zeros, to a given size around its centre.",

@@ -4,7 +4,7 @@ use super::common::one;
 use super::movement::{axis_of, set_axis};
 use crate::dtype::{ANY, DType, INTS};
 use crate::limits::MAX_RANK;
-use crate::spec::{Builder, Domain, OpSpec, Operand};
+use crate::spec::{Builder, Domain, Exceptional, OpSpec, Operand};
 use crate::term::Term;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -73,6 +73,7 @@ pub fn element_offsets(index: &Tensor, data: &[i64], axis: usize) -> Result<Tens
 pub const GATHER: OpSpec = OpSpec {
     code: 0x98,
     name: "Gather",
+    exceptional: Exceptional::Moved,
     doc: "The slices along `axis` that `indices` names.",
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
@@ -118,6 +119,7 @@ fn pick_elements(b: &mut Builder, dtype: DType, elements: &[Term]) {
 pub const GATHER_ELEMENTS: OpSpec = OpSpec {
     code: 0x99,
     name: "GatherElements",
+    exceptional: Exceptional::Moved,
     doc: "For each index the element at it along `axis` and at its own position along the others.",
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
@@ -147,6 +149,7 @@ pub fn smallest(dims: &[Term]) -> Term {
 pub const GATHER_ND: OpSpec = OpSpec {
     code: 0x9a,
     name: "GatherND",
+    exceptional: Exceptional::Moved,
     doc: "The slices that index tuples name, after `batch_dims` axes shared with `indices`.",
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
@@ -192,6 +195,7 @@ pub const GATHER_ND: OpSpec = OpSpec {
 pub const ONE_HOT: OpSpec = OpSpec {
     code: 0x9b,
     name: "OneHot",
+    exceptional: Exceptional::Moved,
     since: 11,
     doc: "A new axis of size `depth` with `values[1]` at each index and `values[0]` elsewhere.",
     build: |b| {

@@ -4,7 +4,7 @@ use super::common::one;
 use super::movement::{axis_of, set_axis};
 use crate::dtype::DType;
 use crate::limits::{MAX_RANK, MAX_SIZE};
-use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
+use crate::spec::{ANY_RANK, Args, Builder, Exceptional, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
 use tch::{Kind, Tensor};
 
@@ -14,6 +14,7 @@ pub const TABLE: &[&OpSpec] = &[&TILE, &CONCAT, &SPLIT, &SHAPE, &SIZE];
 pub const TILE: OpSpec = OpSpec {
     code: 0x86,
     name: "Tile",
+    exceptional: Exceptional::Moved,
     doc: "Repeats the tensor along each axis.",
     build: |b| {
         let x = b.input(b.dtypes(), ANY_RANK)?;
@@ -31,6 +32,7 @@ pub const TILE: OpSpec = OpSpec {
 pub const CONCAT: OpSpec = OpSpec {
     code: 0x87,
     name: "Concat",
+    exceptional: Exceptional::Moved,
     doc: "Joins tensors along an axis.",
     build: |b| {
         let first = b.input(b.dtypes(), 1..=MAX_RANK)?;
@@ -64,6 +66,7 @@ pub const CONCAT: OpSpec = OpSpec {
 pub const SPLIT: OpSpec = OpSpec {
     code: 0x88,
     name: "Split",
+    exceptional: Exceptional::Moved,
     since: 13,
     doc: "Cuts along an axis into `num_outputs` equal parts (the last may be smaller) or parts of given sizes.",
     build: |b| {

@@ -3,7 +3,7 @@
 use super::common::{BINARY, UNARY, one, wide, wrapped};
 use super::rounding::{error_of, unless};
 use crate::dtype::{ANY, BOOL, DType, DTypes, FLOATS, INTS, NUMBERS};
-use crate::spec::{ANY_RANK, Args, Builder, Domain, Numerics, OpSpec, Outputs, Skip};
+use crate::spec::{ANY_RANK, Args, Builder, Domain, Exceptional, Numerics, OpSpec, Outputs, Skip};
 use tch::Tensor;
 
 pub const TABLE: &[&OpSpec] = &[
@@ -33,6 +33,7 @@ const COMPARISON: OpSpec =
 pub const EQUAL: OpSpec = OpSpec {
     code: 0x31,
     name: "Equal",
+    exceptional: Exceptional::Ieee754,
     dtypes: ANY,
     doc: "Whether x = y.",
     numerics: Numerics::Custom(error_of_equality),
@@ -40,12 +41,19 @@ pub const EQUAL: OpSpec = OpSpec {
     ..COMPARISON
 };
 
-pub const LESS: OpSpec =
-    OpSpec { code: 0x32, name: "Less", doc: "Whether x < y.", eval: |a| one(a.x(0).f_lt_tensor(a.x(1))), ..COMPARISON };
+pub const LESS: OpSpec = OpSpec {
+    code: 0x32,
+    name: "Less",
+    exceptional: Exceptional::Ieee754,
+    doc: "Whether x < y.",
+    eval: |a| one(a.x(0).f_lt_tensor(a.x(1))),
+    ..COMPARISON
+};
 
 pub const LESS_OR_EQUAL: OpSpec = OpSpec {
     code: 0x33,
     name: "LessOrEqual",
+    exceptional: Exceptional::Ieee754,
     since: 12,
     doc: "Whether x <= y.",
     eval: |a| one(a.x(0).f_le_tensor(a.x(1))),
@@ -55,6 +63,7 @@ pub const LESS_OR_EQUAL: OpSpec = OpSpec {
 pub const GREATER: OpSpec = OpSpec {
     code: 0x34,
     name: "Greater",
+    exceptional: Exceptional::Ieee754,
     doc: "Whether x > y.",
     eval: |a| one(a.x(0).f_gt_tensor(a.x(1))),
     ..COMPARISON
@@ -63,6 +72,7 @@ pub const GREATER: OpSpec = OpSpec {
 pub const GREATER_OR_EQUAL: OpSpec = OpSpec {
     code: 0x35,
     name: "GreaterOrEqual",
+    exceptional: Exceptional::Ieee754,
     since: 12,
     doc: "Whether x >= y.",
     eval: |a| one(a.x(0).f_ge_tensor(a.x(1))),
@@ -171,6 +181,7 @@ pub const BITWISE_NOT: OpSpec = OpSpec {
 pub const WHERE: OpSpec = OpSpec {
     code: 0x3f,
     name: "Where",
+    exceptional: Exceptional::Moved,
     since: 9,
     dtypes: ANY,
     doc: "x where the condition holds, else y.",
@@ -182,6 +193,7 @@ pub const WHERE: OpSpec = OpSpec {
 pub const IS_NAN: OpSpec = OpSpec {
     code: 0x40,
     name: "IsNaN",
+    exceptional: Exceptional::Text("Returns which elements of the input are NaN."),
     dtypes: FLOATS,
     doc: "Whether x is not a number.",
     numerics: Numerics::SELECTING,
@@ -193,6 +205,7 @@ pub const IS_NAN: OpSpec = OpSpec {
 pub const IS_INF: OpSpec = OpSpec {
     code: 0x41,
     name: "IsInf",
+    exceptional: Exceptional::Text("Map infinity to true and other values to false."),
     since: 10,
     // f16 came with opset 20.
     dtypes: FLOATS,

@@ -2,7 +2,7 @@
 
 use super::common::{BINARY, UNARY, VARIADIC, build_variadic, error_of_jumps, fold, one, operand};
 use crate::dtype::{FLOATS, NUMBERS, SIGNED_INTS};
-use crate::spec::{ANY_RANK, Builder, Domain, Numerics, OpSpec, Skip};
+use crate::spec::{ANY_RANK, Builder, Domain, Exceptional, Numerics, OpSpec, Skip};
 use tch::Tensor;
 
 pub const TABLE: &[&OpSpec] =
@@ -11,6 +11,7 @@ pub const TABLE: &[&OpSpec] =
 pub const ADD: OpSpec = OpSpec {
     code: 0x02,
     name: "Add",
+    exceptional: Exceptional::Ieee754,
     since: 7,
     dtypes: NUMBERS,
     doc: "x + y.",
@@ -22,6 +23,7 @@ pub const ADD: OpSpec = OpSpec {
 pub const SUB: OpSpec = OpSpec {
     code: 0x06,
     name: "Sub",
+    exceptional: Exceptional::Ieee754,
     since: 7,
     dtypes: NUMBERS,
     doc: "x - y.",
@@ -34,6 +36,7 @@ pub const SUB: OpSpec = OpSpec {
 pub const MUL: OpSpec = OpSpec {
     code: 0x03,
     name: "Mul",
+    exceptional: Exceptional::Ieee754,
     since: 7,
     dtypes: NUMBERS,
     doc: "x * y.",
@@ -45,6 +48,7 @@ pub const MUL: OpSpec = OpSpec {
 pub const NEG: OpSpec = OpSpec {
     code: 0x07,
     name: "Neg",
+    exceptional: Exceptional::Ieee754,
     dtypes: FLOATS.or(SIGNED_INTS),
     doc: "-x.",
     numerics: Numerics::SELECTING,
@@ -56,6 +60,8 @@ pub const NEG: OpSpec = OpSpec {
 pub const ABS: OpSpec = OpSpec {
     code: 0x08,
     name: "Abs",
+    range: Some((0.0, f64::INFINITY)),
+    exceptional: Exceptional::Ieee754,
     dtypes: NUMBERS,
     doc: "|x|.",
     numerics: Numerics::SELECTING,
@@ -81,6 +87,7 @@ const STEP: OpSpec = OpSpec { dtypes: FLOATS, proxy: Some(operand), ..UNARY };
 pub const FLOOR: OpSpec = OpSpec {
     code: 0x12,
     name: "Floor",
+    exceptional: Exceptional::Text("If x is integral, +0, -0, NaN, or infinite, x itself is returned."),
     doc: "x rounded down.",
     numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, FLOOR.eval)),
     eval: |a| one(a.x(0).f_floor()),
@@ -90,6 +97,7 @@ pub const FLOOR: OpSpec = OpSpec {
 pub const CEIL: OpSpec = OpSpec {
     code: 0x13,
     name: "Ceil",
+    exceptional: Exceptional::Text("If x is integral, +0, -0, NaN, or infinite, x itself is returned."),
     doc: "x rounded up.",
     numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, CEIL.eval)),
     eval: |a| one(a.x(0).f_ceil()),
@@ -99,6 +107,7 @@ pub const CEIL: OpSpec = OpSpec {
 pub const ROUND: OpSpec = OpSpec {
     code: 0x14,
     name: "Round",
+    exceptional: Exceptional::Text("If input x is integral, +0, -0, NaN, or infinite, x itself is returned."),
     since: 11,
     doc: "The nearest integer; of two the even one.",
     numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, ROUND.eval)),
@@ -127,6 +136,7 @@ pub const MAX: OpSpec = OpSpec {
 pub const SUM: OpSpec = OpSpec {
     code: 0x0f,
     name: "Sum",
+    exceptional: Exceptional::Ieee754,
     dtypes: FLOATS,
     doc: "The sum of all operands.",
     numerics: Numerics::Accumulated,

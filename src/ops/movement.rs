@@ -2,7 +2,7 @@
 
 use super::common::one;
 use crate::limits::MAX_RANK;
-use crate::spec::{ANY_RANK, Args, Builder, OpSpec, Operand};
+use crate::spec::{ANY_RANK, Args, Builder, Exceptional, OpSpec, Operand};
 use crate::term::{Term, product};
 use tch::TchError;
 
@@ -43,6 +43,7 @@ pub fn refuse<T>(reason: &str) -> Result<T, TchError> {
 pub const TRANSPOSE: OpSpec = OpSpec {
     code: 0x80,
     name: "Transpose",
+    exceptional: Exceptional::Moved,
     doc: "Permutes the axes.",
     build: |b| {
         let x = b.input(b.dtypes(), ANY_RANK)?;
@@ -69,6 +70,7 @@ pub const TRANSPOSE: OpSpec = OpSpec {
 pub const RESHAPE: OpSpec = OpSpec {
     code: 0x81,
     name: "Reshape",
+    exceptional: Exceptional::Moved,
     since: 5,
     doc: "The same elements in another shape: dimensions merged, split, exchanged, copied (0) or inferred (-1).",
     build: |b| {
@@ -211,6 +213,7 @@ fn refactored(b: &mut Builder, shape: &[Term]) -> Vec<Term> {
 pub const FLATTEN: OpSpec = OpSpec {
     code: 0x82,
     name: "Flatten",
+    exceptional: Exceptional::Moved,
     doc: "A matrix: the axes before `axis` merged, and those from it on.",
     build: |b| {
         let x = b.input(b.dtypes(), ANY_RANK)?;
@@ -235,6 +238,7 @@ pub const FLATTEN: OpSpec = OpSpec {
 pub const SQUEEZE: OpSpec = OpSpec {
     code: 0x83,
     name: "Squeeze",
+    exceptional: Exceptional::Moved,
     doc: "Removes axes of size 1: those in the operand `axes`, or all of them.",
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
@@ -276,6 +280,7 @@ pub const SQUEEZE: OpSpec = OpSpec {
 pub const UNSQUEEZE: OpSpec = OpSpec {
     code: 0x84,
     name: "Unsqueeze",
+    exceptional: Exceptional::Moved,
     doc: "Inserts axes of size 1.",
     build: |b| {
         let x = b.input(b.dtypes(), 0..=MAX_RANK - 1)?;
@@ -316,6 +321,7 @@ fn expands(b: &Builder, from: &[Term], list: &[Term]) -> bool {
 pub const EXPAND: OpSpec = OpSpec {
     code: 0x85,
     name: "Expand",
+    exceptional: Exceptional::Moved,
     doc: "Broadcasts to the operand `shape`, which may have 1 where the tensor is larger.",
     build: |b| {
         let x = b.input(b.dtypes(), ANY_RANK)?;

@@ -59,6 +59,7 @@ pub const AVERAGE_POOL: OpSpec = OpSpec {
 pub const LP_POOL: OpSpec = OpSpec {
     code: 0x54,
     name: "LpPool",
+    range: Some((0.0, f64::INFINITY)),
     since: 11,
     dtypes: FLOATS,
     doc: "The Lp norm of each window.",
@@ -102,6 +103,7 @@ pub const GLOBAL_MAX_POOL: OpSpec = OpSpec {
 pub const GLOBAL_LP_POOL: OpSpec = OpSpec {
     code: 0x57,
     name: "GlobalLpPool",
+    range: Some((0.0, f64::INFINITY)),
     since: 2,
     dtypes: FLOATS,
     doc: "The Lp norm of each channel.",

@@ -6,7 +6,7 @@ use super::order::keep_dims;
 use super::rounding::{defined, error_of, gamma, underflow, unless_overflow};
 use crate::dtype::{ANY, DType, DTypes, FLOATS, INTS, NUMBERS, WIDE_INTS};
 use crate::limits::EXACT;
-use crate::spec::{ANY_RANK, Args, Builder, Numerics, OpSpec, Outputs, Skip};
+use crate::spec::{ANY_RANK, Args, Builder, Exceptional, Numerics, OpSpec, Outputs, Skip};
 use crate::term::{Term, product};
 use tch::{Kind, TchError, Tensor};
 
@@ -172,6 +172,7 @@ fn squares(x: &Tensor, error: &Tensor, terms: f64, dtype: DType) -> Result<(Tens
 pub const SUM: OpSpec = OpSpec {
     code: 0xb0,
     name: "ReduceSum",
+    exceptional: Exceptional::Ieee754,
     doc: "The sum along axes.",
     numerics: Numerics::Accumulated,
     build: |b| build_with(b, NUMBERS, EmptyAxes::NoneOrAll, Axes::Operand),
@@ -279,6 +280,7 @@ pub const PROD: OpSpec = OpSpec {
 pub const L1: OpSpec = OpSpec {
     code: 0xb5,
     name: "ReduceL1",
+    range: Some((0.0, f64::INFINITY)),
     doc: "The sum of magnitudes along axes.",
     numerics: Numerics::Accumulated,
     build: |b| build(b, NUMBERS, EmptyAxes::All),
@@ -292,6 +294,7 @@ pub const L1: OpSpec = OpSpec {
 pub const L2: OpSpec = OpSpec {
     code: 0xb6,
     name: "ReduceL2",
+    range: Some((0.0, f64::INFINITY)),
     doc: "The Euclidean norm along axes.",
     numerics: Numerics::Custom(|a, errors, _| {
         errors_along(a, errors, |x, error, terms| norm_errors(x, error, terms, a.output_dtypes[0]))
@@ -319,6 +322,7 @@ pub fn norm_errors(x: &Tensor, error: &Tensor, terms: f64, dtype: DType) -> Resu
 pub const SUM_SQUARE: OpSpec = OpSpec {
     code: 0xb7,
     name: "ReduceSumSquare",
+    range: Some((0.0, f64::INFINITY)),
     doc: "The sum of squares along axes.",
     numerics: Numerics::Custom(|a, errors, _| {
         errors_along(a, errors, |x, error, terms| {

@@ -6,7 +6,7 @@ use super::movement::{axis_of, set_axis};
 use super::rounding::{defined, error_of, underflow, unless_overflow};
 use crate::dtype::{DType, NUMBERS};
 use crate::limits::MAX_RANK;
-use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Operand, Outputs, Skip};
+use crate::spec::{Args, Builder, Domain, Exceptional, Numerics, OpSpec, Operand, Outputs, Skip};
 use crate::term::Term;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -161,6 +161,7 @@ fn slices(a: &Args) -> Result<Tensor, TchError> {
 pub const TENSOR_SCATTER: OpSpec = OpSpec {
     code: 0xd9,
     name: "TensorScatter",
+    exceptional: Exceptional::Moved,
     since: 24,
     doc: "A cache with an update written along one axis, from an index of its own for each batch item on.",
     build: build_tensor_scatter,

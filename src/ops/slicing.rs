@@ -4,7 +4,7 @@ use super::common::one;
 use super::movement::{axes_of, refuse};
 use crate::dtype::DType;
 use crate::limits::{MAX_RANK, MAX_SIZE};
-use crate::spec::{Builder, Domain, OpSpec};
+use crate::spec::{Builder, Domain, Exceptional, OpSpec};
 use crate::term::Term;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -33,6 +33,7 @@ fn some_axes(b: &mut Builder, rank: usize, listed: bool) -> Vec<usize> {
 pub const SLICE: OpSpec = OpSpec {
     code: 0x90,
     name: "Slice",
+    exceptional: Exceptional::Moved,
     doc: "Every `steps`-th element from `starts` up to `ends` along `axes`, forward or backward.",
     build: |b| {
         let x = b.input(b.dtypes(), 1..=MAX_RANK)?;
@@ -171,6 +172,7 @@ fn slice(x: &Tensor, axis: usize, start: i64, end: i64, step: i64) -> Result<Ten
 pub const PAD: OpSpec = OpSpec {
     code: 0x91,
     name: "Pad",
+    exceptional: Exceptional::Moved,
     since: 11,
     doc: "Adds elements at the ends of axes: a constant, mirrored ones, the outermost or those of the other end; negative pads remove.",
     build: |b| {
@@ -296,6 +298,7 @@ fn pad_constant(x: &Tensor, value: Option<&Tensor>, axis: usize, begin: i64, end
 pub const TRILU: OpSpec = OpSpec {
     code: 0x92,
     name: "Trilu",
+    exceptional: Exceptional::Moved,
     since: 14,
     doc: "The upper or lower triangle of matrices, from the diagonal `k` on.",
     build: |b| {
@@ -322,6 +325,7 @@ pub const TRILU: OpSpec = OpSpec {
 pub const REVERSE_SEQUENCE: OpSpec = OpSpec {
     code: 0x93,
     name: "ReverseSequence",
+    exceptional: Exceptional::Moved,
     since: 10,
     doc: "Reverses the first `sequence_lens[i]` elements in time of each batch item i.",
     build: |b| {

@@ -27,6 +27,7 @@ fn build_along(b: &mut Builder) -> Result<(), Skip> {
 pub const SOFTMAX: OpSpec = OpSpec {
     code: 0xc0,
     name: "Softmax",
+    range: Some((0.0, 1.0)),
     doc: "exp(x) divided by its sum along an axis.",
     numerics: Numerics::Custom(|a, errors, exact| {
         let y = &exact[0];
@@ -44,6 +45,7 @@ pub const SOFTMAX: OpSpec = OpSpec {
 pub const LOG_SOFTMAX: OpSpec = OpSpec {
     code: 0xc1,
     name: "LogSoftmax",
+    range: Some((f64::NEG_INFINITY, 0.0)),
     doc: "The logarithm of Softmax.",
     numerics: Numerics::Custom(|a, errors, exact| {
         let (x, axis) = (a.x(0), axis_of(a, -1, a.rank(0)));

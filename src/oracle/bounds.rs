@@ -1,8 +1,9 @@
 //! Running error bounds: for every element of every value, how far a legal evaluation in the declared types may be from
 //! the exact value, to first order.
 
+use super::exceptional;
 use crate::dtype::DType;
-use crate::model::{Model, Node};
+use crate::model::{LeafData, Model, Node};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::spec::{Args, Attribute, Attributes, Numerics, Outputs};
 use std::borrow::Cow;
@@ -18,11 +19,12 @@ const WIDE_SCALE: f64 = 1024.0;
 
 /// The error bound of each value in f64; `None` where every legal evaluation gives the same bits. An integer or bool
 /// element has the bound 0, or infinity where it may legally differ.
-pub fn errors(model: &Model, wide: &Values) -> Result<Values, Defect> {
+pub fn errors(model: &Model, data: &LeafData, wide: &Values) -> Result<Values, Defect> {
     let mut errors: Values = (0..model.values.len()).map(|_| None).collect();
+    let exceptional = exceptional::concerns(data);
     for node in &model.nodes {
         let source = |source| Defect::Eval { operator: node.spec.name, source };
-        let outputs = node_errors(model, node, wide, &errors).map_err(source)?;
+        let outputs = node_errors(model, node, wide, &errors, exceptional).map_err(source)?;
         for (&value, error) in node.outputs.iter().zip(outputs) {
             errors[value] = error;
         }
@@ -30,7 +32,13 @@ pub fn errors(model: &Model, wide: &Values) -> Result<Values, Defect> {
     Ok(errors)
 }
 
-fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Result<Vec<Option<Tensor>>, TchError> {
+fn node_errors(
+    model: &Model,
+    node: &Node,
+    wide: &Values,
+    errors: &Values,
+    exceptional: bool,
+) -> Result<Vec<Option<Tensor>>, TchError> {
     let args = reference::args(model, node, wide, Precision::Wide);
     let operand_errors: Vec<Option<Tensor>> =
         node.operands.iter().map(|value| value.and_then(|v| errors[v].as_ref().map(Tensor::shallow_clone))).collect();
@@ -43,7 +51,8 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
     let computes_floats = args.output_dtypes.iter().any(|dtype| dtype.is_float());
     let rounds = computes_floats && !matches!(node.spec.numerics, Numerics::Exact);
     let always = matches!(node.spec.numerics, Numerics::Unfiltered(_));
-    if !any_inexact && !rounds && !always {
+    let exceptional = exceptional && exceptional::met(&args, &exact, node)?;
+    if !any_inexact && !rounds && !always && !exceptional {
         return Ok(exact.iter().map(|_| None).collect());
     }
     let found = match node.spec.numerics {
@@ -55,6 +64,7 @@ fn node_errors(model: &Model, node: &Node, wide: &Values, errors: &Values) -> Re
         Numerics::Accumulated => accumulated(&args, &operand_errors, node)?,
         Numerics::Custom(rule) => rule(&args, &operand_errors, &exact)?,
     };
+    let found = if exceptional { exceptional::errors(&args, &operand_errors, &exact, node, found)? } else { found };
     let computes = match node.spec.numerics {
         Numerics::Elementwise { ulps, .. } => ulps > 0.0,
         Numerics::Accumulated => true,
@@ -82,18 +92,21 @@ fn finish(error: Tensor, exact: &Tensor, dtype: DType, always: bool) -> Result<O
     if !dtype.is_float() {
         return Ok(Some(error));
     }
-    let edge = (exact.f_abs()? + &error).f_gt(dtype.max() * RANGE_SHARE)?;
+    let finite = exact.f_isfinite()?;
+    let edge = (exact.f_abs()? + &error).f_gt(dtype.max() * RANGE_SHARE)?.f_logical_and(&finite)?;
     let spacing = dtype.min_positive() * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 };
     let spacing = if always { exact.f_full_like(spacing)? } else { doubtful.f_to_kind(Kind::Double)? * spacing };
+    // Nothing lies near a NaN or an infinity.
+    let spacing = spacing.f_masked_fill(&finite.f_logical_not()?, 0.0)?;
     (error + spacing).f_masked_fill(&edge, f64::INFINITY).map(Some)
 }
 
-fn unknown(exact: &Tensor) -> Tensor {
+pub fn unknown(exact: &Tensor) -> Tensor {
     Tensor::full(exact.size(), f64::INFINITY, (Kind::Double, tch::Device::Cpu))
 }
 
 /// `args` with other operands.
-fn with_operands<'a>(args: &Args<'a>, operands: Vec<Option<Tensor>>) -> Args<'a> {
+pub fn with_operands<'a>(args: &Args<'a>, operands: Vec<Option<Tensor>>) -> Args<'a> {
     Args {
         operands,
         operand_dtypes: args.operand_dtypes.clone(),
@@ -114,7 +127,7 @@ fn scale(args: &Args, errors: &[Option<Tensor>]) -> f64 {
 }
 
 /// `args` with each float operand replaced by `change` of its index, value and error (0 where it is exact).
-fn change_floats<'a>(
+pub fn change_floats<'a>(
     args: &Args<'a>,
     errors: &[Option<Tensor>],
     change: impl Fn(usize, &Tensor, &Tensor) -> Result<Tensor, TchError>,
@@ -272,7 +285,7 @@ mod tests {
         let bound = |z: f32| {
             let data = [1e7, 0.3, z, 1.0].map(|element| TensorData::new(&[1], &[element])).to_vec();
             let wide = reference::run(&model, &data, Precision::Wide).unwrap();
-            let errors = errors(&model, &wide).unwrap();
+            let errors = errors(&model, &data, &wide).unwrap();
             f64::try_from(errors[6].as_ref().unwrap().sum(Kind::Double)).unwrap()
         };
         assert!(bound(9e6).is_finite());
@@ -298,8 +311,10 @@ mod tests {
         };
         model.nodes = vec![node("Sigmoid", 0), node("Round", 1), node("Sigmoid", 2)];
         model.outputs = vec![3];
-        let wide = reference::run(&model, &vec![TensorData::new(&[1], &[0.0f64])], Precision::Wide).unwrap();
-        let error = f64::try_from(errors(&model, &wide).unwrap()[3].as_ref().unwrap().sum(Kind::Double)).unwrap();
+        let data = vec![TensorData::new(&[1], &[0.0f64])];
+        let wide = reference::run(&model, &data, Precision::Wide).unwrap();
+        let error =
+            f64::try_from(errors(&model, &data, &wide).unwrap()[3].as_ref().unwrap().sum(Kind::Double)).unwrap();
         assert!(error > 0.2, "{error}");
     }
 }

@@ -17,6 +17,8 @@ pub enum Behaviour {
     Copy,
     /// The first element of the first output of floats is not a number.
     NotANumber,
+    /// What is not a number comes out as 0.
+    NanAsZero,
     /// Every output has one more axis.
     WrongShape,
     Crash,
@@ -87,7 +89,7 @@ impl Backend for Canary {
         match behaviour {
             Crash => isolate(|| panic!("the canary falls from its perch")),
             Refusal => Err(Failure::Refused("the canary does not sing".to_owned())),
-            Copy | NotANumber | WrongShape => Ok(Box::new(Compiled { model, behaviour })),
+            Copy | NotANumber | NanAsZero | WrongShape => Ok(Box::new(Compiled { model, behaviour })),
         }
     }
 }
@@ -113,6 +115,13 @@ impl Session for Compiled {
             let mut values = output.to_f64();
             values[0] = f64::NAN;
             *output = TensorData::from_f64(output.dtype, &output.shape, &values);
+        }
+        if self.behaviour == NanAsZero {
+            let number = |value: f64| if value.is_nan() { 0.0 } else { value };
+            for output in outputs.iter_mut().filter(|output| output.dtype.is_float()) {
+                let values: Vec<f64> = output.to_f64().into_iter().map(number).collect();
+                *output = TensorData::from_f64(output.dtype, &output.shape, &values);
+            }
         }
         if self.behaviour == WrongShape {
             outputs.iter_mut().for_each(|output| output.shape.push(1));

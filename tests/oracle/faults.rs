@@ -16,7 +16,11 @@ fn faults_are_caught() {
     let _no_grad = reference::init();
     let mut scores: BTreeMap<&str, Score> = BTreeMap::new();
     let mut left_over: Vec<TensorData> = Vec::new();
-    for (seed, case) in cases(10_000..10_400) {
+    let with_lane = |(seed, case)| {
+        let cases = audit::with_lane(case, seed).expect("the reference follows its specification");
+        cases.into_iter().map(move |case| (seed, case))
+    };
+    for (seed, case) in cases(10_000..10_400).flat_map(with_lane) {
         let mut subject = Subject::new(&case, &left_over, seed).expect("the reference follows its specification");
         for fault in audit::faults() {
             if let Some(answer) = subject.faulty(fault) {

@@ -91,6 +91,7 @@ fn each_kind_panics_from_its_own_function() {
         (Kind::WrongDtype, "finding::wrong_dtype"),
         (Kind::WrongShape, "finding::wrong_shape"),
         (Kind::WrongValue, "finding::wrong_value"),
+        (Kind::BeyondRange, "finding::beyond_range"),
         (Kind::Refused, "finding::refused_valid_model"),
         (Kind::Crashed, "finding::backend_crashed"),
         (Kind::TimedOut, "finding::backend_timed_out"),

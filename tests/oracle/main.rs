@@ -10,10 +10,12 @@ use graphsmith::{graph, input, onnx, ops};
 
 mod axes;
 mod canary;
+mod exceptional;
 mod faults;
 mod findings;
 mod harness;
 mod honest;
+mod invariants;
 mod second_run;
 
 /// The cases of some seeds; an input that gives no case is left out.
