@@ -12,6 +12,7 @@ pub mod tract;
 pub use isolation::{install_panic_hook, isolate};
 
 use crate::dtype::DType;
+use crate::features::Histogram;
 use crate::tensor::TensorData;
 use std::fmt;
 use std::path::PathBuf;
@@ -129,6 +130,10 @@ pub trait Backend {
 pub trait Session {
     /// `inputs` follow the order of `graph.input` without initializers; the results that of `graph.output`.
     fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure>;
+    /// How often each operator occurs in the compiled graph, where the backend tells without effort.
+    fn operators(&self) -> Option<Histogram> {
+        None
+    }
 }
 
 impl Level {

@@ -24,6 +24,7 @@ mod diversity;
 mod export;
 mod generate;
 mod judge;
+mod locality;
 mod minimise;
 mod node_tests;
 mod ops;
@@ -81,6 +82,7 @@ enum Command {
     TriageWorker(triage::worker::Arguments),
     Audit(audit::Arguments),
     Ablate(ablate::Arguments),
+    Locality(locality::Arguments),
     #[command(hide = true)]
     Export(export::Arguments),
 }
@@ -164,6 +166,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::TriageWorker(arguments) => triage::worker::main(&arguments, out),
         Command::Audit(arguments) => audit::main(&arguments, out),
         Command::Ablate(arguments) => ablate::main(&arguments, out),
+        Command::Locality(arguments) => locality::main(&arguments, out),
         Command::Export(arguments) => export::main(&arguments, out),
     }
 }

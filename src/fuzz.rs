@@ -1,16 +1,21 @@
 //! What the fuzz target calls. Only here does a finding become a panic.
 
-use crate::case;
+use crate::backend::Level;
+use crate::case::{self, Case};
+use crate::features;
 use crate::finding::{self, Finding};
 use crate::graph;
-use crate::harness::{Harness, Verdict};
-use crate::input::Input;
-use crate::{backend, reference};
+use crate::harness::{Harness, Target, Verdict};
+use crate::input::{Input, Record};
+use crate::mutate::{self, ByteMutator};
+use crate::trace::{self, Tracing};
+use crate::{backend, ops, reference};
 use arbitrary::{Arbitrary, Unstructured};
 use sha1::{Digest, Sha1};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// The dictionary that is used when no other is named, relative to the repository's root.
 const DICTIONARY: &str = "dictionaries/graph_diff.dict";
@@ -18,8 +23,24 @@ const DICTIONARY: &str = "dictionaries/graph_diff.dict";
 const KEEP_GOING: &str = "GRAPHSMITH_KEEP_GOING";
 /// A case takes milliseconds; a minute is a hang also under a sanitizer on a busy machine.
 const TIMEOUT_SECONDS: u32 = 60;
+/// When `off`, shared libraries run without breakpoints, as a debugger needs it.
+const TRACE: &str = "GRAPHSMITH_TRACE";
+/// Where plans of traced libraries are kept, relative to the repository's root; nowhere if the parent does not exist.
+const PLANS: &str = "target/trace";
+/// When `off`, models and answers are not counted.
+const SEMANTIC_COUNTERS: &str = "GRAPHSMITH_SEMANTIC_COUNTERS";
+/// When `off`, inputs are mutated by libFuzzer alone, which knows nothing of records.
+const MUTATION: &str = "GRAPHSMITH_MUTATION";
+/// Operators of the model that runs before the first input.
+const WARM_UP_OPERATORS: usize = 4;
 /// Where cargo-fuzz makes libFuzzer save the inputs of findings.
 const ARTIFACTS: &str = "fuzz/artifacts/graph_diff";
+
+/// One counter for each of [`features`]; libFuzzer clears them before every run.
+static COUNTERS: [AtomicU8; features::COUNT] = [const { AtomicU8::new(0) }; features::COUNT];
+
+/// Gives libFuzzer counters, and as many pairs of a program counter and flags.
+pub type Register = fn(counters: &'static [AtomicU8], places: &'static [[usize; 2]]);
 
 thread_local! {
     // Leaked, so that it can still be read while the process exits.
@@ -56,14 +77,18 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// Opens the backends. Ends the process with one sentence when one is missing. To be called once, after libFuzzer has
+/// Registers the counters and opens the backends. Ends the process with one sentence when one is missing. To be called once, after libFuzzer has
 /// installed its panic hook.
-pub fn init() {
+pub fn init(register: Register) {
     backend::install_panic_hook();
+    register_features(register);
     // Never dropped: nothing in this process outside the search wants gradients.
     std::mem::forget(reference::init());
     match Harness::new() {
-        Ok(harness) => HARNESS.set(Some(Box::leak(Box::new(RefCell::new(harness))))),
+        Ok(harness) => {
+            harness.targets.iter().for_each(|target| trace(target, register));
+            HARNESS.set(Some(Box::leak(Box::new(RefCell::new(harness)))));
+        }
         Err(error) => {
             eprintln!("graphsmith: {error}");
             std::process::exit(2);
@@ -71,10 +96,75 @@ pub fn init() {
     }
 }
 
+/// Must come before libFuzzer's first run, and in the same order in every process of one fuzzing run.
+fn register_features(register: Register) {
+    if is_off(SEMANTIC_COUNTERS) {
+        eprintln!("graphsmith: semantic counters are off");
+        return;
+    }
+    // A place must be unique and name no function: the counters' own addresses do.
+    register(&COUNTERS, places(COUNTERS.iter().map(|counter| counter.as_ptr() as usize)));
+    eprintln!("graphsmith: {} semantic counters ({SEMANTIC_COUNTERS}=off turns them off)", COUNTERS.len());
+}
+
+/// What libFuzzer keeps for each counter: an address, and flags.
+fn places(addresses: impl Iterator<Item = usize>) -> &'static [[usize; 2]] {
+    addresses.map(|address| [address, 0]).collect::<Vec<_>>().leak()
+}
+
+/// Traces the library of a backend, if it has one.
+fn trace(target: &Target, register: Register) {
+    let Some(library) = target.backend.library() else { return };
+    let name = library.display();
+    if is_off(TRACE) {
+        eprintln!("graphsmith: tracing of {name} is off");
+        return;
+    }
+    let plans = Path::new(PLANS);
+    let plans = plans.parent().is_some_and(Path::is_dir).then_some(plans);
+    match trace::start(&library, plans) {
+        Ok(Tracing { counters, places: addresses, functions, dropped, blocks }) => {
+            register(counters, places(addresses.iter().copied()));
+            warm_up(target);
+            let kept = functions - dropped;
+            let about = format!("{blocks} blocks of {kept} functions, {} counters", counters.len());
+            eprintln!("graphsmith: tracing {name}: {about} ({TRACE}=off turns it off)");
+        }
+        Err(error) => eprintln!("graphsmith: tracing is off: {error}"),
+    }
+}
+
+/// Runs a plain model, so that what every model needs is not credited to the first input.
+fn warm_up(target: &Target) {
+    let records = ops::ALL.iter().take(WARM_UP_OPERATORS).map(|spec| {
+        let mut record = Record::default();
+        record[0] = spec.code;
+        record
+    });
+    let input = Input { records: records.collect(), ..Input::default() };
+    if let Ok(Ok(case)) = Case::build(&input) {
+        let inputs = case.model.input_data(&case.data);
+        for level in Level::ALL {
+            // The answer is judged when it comes again.
+            let _ = target.backend.compile(&case.onnx, level).and_then(|mut session| session.run(&inputs));
+        }
+    }
+}
+
+/// Counts what the models and answers of a run show.
+fn count(found: impl IntoIterator<Item = usize>) {
+    if !is_off(SEMANTIC_COUNTERS) {
+        found.into_iter().for_each(|index| COUNTERS[index].store(1, Relaxed));
+    }
+}
+
 /// Tests one input; panics on a finding, after printing it.
 pub fn test(bytes: &Bytes) {
     let harness = HARNESS.get().expect("`init` was called");
-    let verdict = harness.borrow_mut().test(case::generate(&bytes.input()));
+    let generated = case::generate(&bytes.input());
+    count(features::of_model(&generated.model));
+    let verdict = harness.borrow_mut().test(generated);
+    count(harness.borrow().seen.iter().map(features::of_seen));
     match verdict {
         Ok(Verdict::Bug(finding)) => {
             print(&finding, bytes);
@@ -88,6 +178,35 @@ pub fn test(bytes: &Bytes) {
             finding::raise_defect(&defect);
         }
     }
+}
+
+/// Mutates `data[..size]` in place, within `max_size`; the new size. `bytes` is libFuzzer's own mutation.
+pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32, bytes: ByteMutator) -> usize {
+    if is_off(MUTATION) {
+        return bytes(data, size, max_size);
+    }
+    let mutated = mutate::mutate(&data[..size], None, max_size, seed, bytes);
+    data[..mutated.len()].copy_from_slice(&mutated);
+    mutated.len()
+}
+
+/// Writes a crossover of two inputs to `out`; its size.
+pub fn cross(one: &[u8], other: &[u8], out: &mut [u8], seed: u32, bytes: ByteMutator) -> usize {
+    if is_off(MUTATION) {
+        // libFuzzer's own mutations include a crossover, which this one would only double.
+        let size = one.len().min(out.len());
+        out[..size].copy_from_slice(&one[..size]);
+        let most = out.len();
+        return bytes(out, size, most);
+    }
+    let mutated = mutate::mutate(one, Some(other), out.len(), seed, bytes);
+    out[..mutated.len()].copy_from_slice(&mutated);
+    mutated.len()
+}
+
+/// Whether a part of the feedback is switched off by its variable.
+fn is_off(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "off")
 }
 
 /// Prints what the run has met.

@@ -1,6 +1,7 @@
 //! The symbolic graph: operators and leaves whose sizes are terms.
 
-use crate::input::mix;
+use crate::dtype::DType;
+use crate::input::{Uses, mix};
 use crate::model::{self, Model};
 use crate::solve::Laws;
 use crate::spec::{Attribute, Domain, OpSpec, Role, Skip, TensorType};
@@ -80,6 +81,8 @@ pub struct Graph {
     pub laws: Laws,
     /// For every record in order: the operator it became (none where it only begins a branch), or why it became none.
     pub fates: Vec<Result<Option<NodeIndex>, Skip>>,
+    /// For every record in order: what its bytes decide, whether it was kept or not.
+    pub uses: Vec<Uses>,
     regions: Vec<control::RegionDraft>,
     /// The values that further records may use, oldest first, with their types.
     values: Vec<ValueId>,
@@ -92,6 +95,16 @@ impl Graph {
             Vertex::Operator(operator) => Some(operator),
             Vertex::Leaf(_) => None,
         })
+    }
+
+    /// The element types of an operator's operands (none where one is absent) and of its outputs.
+    pub fn form(&self, index: NodeIndex) -> Option<(Vec<Option<DType>>, Vec<DType>)> {
+        let Vertex::Operator(operator) = &self.dag[index] else { return None };
+        let mut operands = vec![None; operator.operand_count];
+        for edge in self.dag.edges_directed(index, Direction::Incoming) {
+            operands[edge.weight().to] = Some(self.output_type((edge.source(), edge.weight().from)).dtype);
+        }
+        Some((operands, operator.outputs.iter().map(|output| output.dtype).collect()))
     }
 
     fn size(&self, term: Term) -> i64 {

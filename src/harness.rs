@@ -2,6 +2,7 @@
 
 use crate::backend::{self, Backend, Failure, Level, Setting};
 use crate::case::{Case, Generated, NoCase};
+use crate::features::{self, Class, Histogram, Seen};
 use crate::finding::Finding;
 use crate::known::{Known, Place};
 use crate::metamorphic::{self, Axis, Way};
@@ -12,6 +13,7 @@ use crate::stats::Stats;
 use crate::support::{Support, Table};
 use crate::tensor::TensorData;
 use crate::triage;
+use std::collections::BTreeSet;
 use std::iter;
 
 /// A backend with what is known of it.
@@ -28,6 +30,8 @@ pub struct Harness {
     pub targets: Vec<Target>,
     pub known: Known,
     pub stats: Stats,
+    /// What the answers to the case at hand have shown.
+    pub seen: BTreeSet<Seen>,
 }
 
 /// The word on one case.
@@ -150,17 +154,17 @@ fn forgiven(failure: Failure, support: Support) -> Failure {
     }
 }
 
-/// What a backend answers to each run up to the first that fails.
+/// What a backend answers to each run up to the first that fails, and the operators of what it has compiled.
 fn run_all(
     target: &Target,
     onnx: &[u8],
     level: Level,
     support: Support,
     runs: &[Run],
-) -> Vec<Result<Vec<TensorData>, Failure>> {
+) -> (Vec<Result<Vec<TensorData>, Failure>>, Option<Histogram>) {
     let mut session = match target.backend.compile(onnx, level) {
         Ok(session) => session,
-        Err(failure) => return vec![Err(forgiven(failure, support))],
+        Err(failure) => return (vec![Err(forgiven(failure, support))], None),
     };
     let mut results = Vec::new();
     for run in runs {
@@ -169,7 +173,7 @@ fn run_all(
             break;
         }
     }
-    results
+    (results, session.operators())
 }
 
 impl Harness {
@@ -185,7 +189,12 @@ impl Harness {
             backend,
             asked: &Level::ALL,
         };
-        Harness { targets: backends.into_iter().map(target).collect(), known, stats: Stats::default() }
+        Harness {
+            targets: backends.into_iter().map(target).collect(),
+            known,
+            stats: Stats::default(),
+            seen: BTreeSet::new(),
+        }
     }
 
     /// Judges a generated model. An error is a defect of graphsmith.
@@ -214,6 +223,7 @@ impl Harness {
     /// The answers of every backend to a case, for [`Harness::verdict`]: at every level, and to its variant only at the
     /// level that optimises.
     pub fn answers(&mut self, case: &Case) -> Answers {
+        self.seen.clear();
         let (first, again) = self.answers_at(case, &Level::ALL);
         let variant = case.variant.as_ref().map(|variant| self.answers_at(&variant.case, &[Level::On]).0);
         let set = case.setting.and_then(|axis| match axis.way {
@@ -248,6 +258,9 @@ impl Harness {
                 continue;
             }
             let Some(session) = target.backend.compile_with(&case.onnx, setting) else { continue };
+            let written = features::histogram(case.model.nodes.iter().map(|node| node.spec.name));
+            let optimised = session.as_ref().ok().and_then(|session| session.operators());
+            self.seen.extend(optimised.iter().flat_map(|optimised| features::rules(backend, &written, optimised)));
             let result =
                 session.and_then(|mut session| session.run(&inputs)).map_err(|failure| forgiven(failure, support));
             outcomes.push(Outcome { backend, level, result });
@@ -281,6 +294,8 @@ impl Harness {
         let mut met = Vec::new();
         for outcome in outcomes {
             for wrong in expectation.judge_each(&outcome.result) {
+                let class = Class::Wrong(wrong.kind());
+                self.seen.insert(Seen::Answer { backend: outcome.backend, level: outcome.level, class });
                 let version = self.target(outcome.backend).version.clone();
                 let at = Place { backend: outcome.backend, version: &version, level: outcome.level };
                 if let Some(issue) = self.known.explain(at, &wrong, &case.model) {
@@ -310,11 +325,16 @@ impl Harness {
             // The models differ in sizes only.
             let support = runs[0].model.support(&target.support);
             let id = target.backend.id();
+            let mut operators = Vec::new();
             for &level in levels.iter().filter(|level| target.asked.contains(level)) {
                 let at = Place { backend: id, version: &target.version, level };
                 let results = match excluded(target, &mut self.known, at, support, runs) {
                     Some(reason) => vec![Err(Failure::Unsupported(reason))],
-                    None => run_all(target, onnx, level, support, runs),
+                    None => {
+                        let (results, compiled) = run_all(target, onnx, level, support, runs);
+                        operators.extend(compiled);
+                        results
+                    }
                 };
                 let missing = || Err(Failure::Unsupported("an earlier run failed".to_owned()));
                 let results = results.into_iter().map(Some).chain(iter::repeat_with(|| None));
@@ -326,8 +346,13 @@ impl Harness {
                         Err(_) => "failed",
                     };
                     self.stats.count("runs", format_args!("{id} {level}: {fate}"));
-                    outcomes.push(Outcome { backend: id, level, result });
+                    let outcome = Outcome { backend: id, level, result };
+                    self.seen.insert(Seen::answer(&outcome));
+                    outcomes.push(outcome);
                 }
+            }
+            if let [before, after] = &operators[..] {
+                self.seen.extend(features::rules(id, before, after));
             }
         }
         outcomes

@@ -93,34 +93,62 @@ pub fn random(seed: u64, records: usize) -> Input {
     Input::decode(&bytes)
 }
 
+/// What a byte of a record decides, as far as one graph shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// Which value an operand is, or that it is a new leaf.
+    Operand,
+    /// The type or the sizes of a new leaf.
+    Leaf,
+    /// An attribute, or the form of the operator.
+    Choice,
+}
+
+/// What each byte of a record decides; none where nothing has read it.
+pub type Uses = [Option<Use>; RECORD_BYTES];
+
 /// The picks of one record, read in order. After the last byte the bytes are read again, mixed with the position,
 /// so that a record never runs dry and each pick still depends on one byte.
 pub struct Picks<'a> {
     record: &'a Record,
     position: usize,
+    uses: Uses,
 }
 
 impl Picks<'_> {
     pub fn new(record: &Record) -> Picks<'_> {
-        Picks { record, position: 1 }
+        Picks { record, position: 1, uses: Uses::default() }
     }
 
     pub fn byte(&mut self) -> u8 {
+        self.byte_for(Use::Choice)
+    }
+
+    pub fn byte_for(&mut self, decided: Use) -> u8 {
         let position = self.position;
         self.position += 1;
-        match self.record.get(position) {
-            Some(&byte) => byte,
-            None => {
-                let byte = self.record[1 + position % (RECORD_BYTES - 1)];
-                mix(u64::from(byte) << 32 | position as u64) as u8
-            }
-        }
+        let (place, again) = match position {
+            ..RECORD_BYTES => (position, false),
+            _ => (1 + position % (RECORD_BYTES - 1), true),
+        };
+        self.uses[place].get_or_insert(decided);
+        let byte = self.record[place];
+        if again { mix(u64::from(byte) << 32 | position as u64) as u8 } else { byte }
+    }
+
+    /// What has been read, and for what: of a byte that was read several times, the first use.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// Below `bound` (at most 256, not 0); close to uniform, and monotone in the byte.
     pub fn below(&mut self, bound: usize) -> usize {
+        self.below_for(Use::Choice, bound)
+    }
+
+    pub fn below_for(&mut self, decided: Use, bound: usize) -> usize {
         debug_assert!((1..=256).contains(&bound));
-        usize::from(self.byte()) * bound / 256
+        usize::from(self.byte_for(decided)) * bound / 256
     }
 }
 

@@ -32,13 +32,18 @@
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
 //! | [`mod@minimise`] | a finding to the least case that shows it, with the part of the backend to blame |
 //! | [`report`] | a finding as a folder for the backend's maintainers |
+//! | [`mutate`], [`distance`] | an input to a similar one, and how similar their models are |
+//! | [`trace`] | coverage of shared libraries as they are shipped |
+//! | [`features`] | models and answers to counters that steer libFuzzer |
 //! | [`fuzz`] | the glue to libFuzzer |
 
 pub mod audit;
 pub mod backend;
 pub mod case;
 pub mod clock;
+pub mod distance;
 pub mod dtype;
+pub mod features;
 pub mod finding;
 pub mod fuzz;
 pub mod graph;
@@ -49,6 +54,7 @@ pub mod limits;
 pub mod metamorphic;
 pub mod minimise;
 pub mod model;
+pub mod mutate;
 pub mod npz;
 pub mod onnx;
 pub mod ops;
@@ -64,4 +70,5 @@ pub mod support;
 pub mod swarm;
 pub mod tensor;
 pub mod term;
+pub mod trace;
 pub mod triage;

@@ -51,6 +51,15 @@ fn fails(arguments: &[&str], parts: &[&str]) {
     assert!(parts.iter().all(|part| errors.contains(part)), "{arguments:?}: {errors} has not all of {parts:?}");
 }
 
+#[test]
+fn locality_reports_every_mutation() {
+    let report = print(&["locality", "--count", "3", "--records", "4"]);
+    let rows = graphsmith::mutate::TABLE.len();
+    assert_eq!(report.lines().count(), rows + 3, "headings, one byte, and all as drawn: {report}");
+    assert!(graphsmith::mutate::TABLE.iter().all(|row| report.contains(row.doc)), "{report}");
+    assert_eq!(report, print(&["locality", "--count", "3", "--records", "4"]), "the same on every run");
+}
+
 /// A folder that a test may fill, and paths in it.
 struct Folder(TempDir);
 

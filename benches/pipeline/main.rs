@@ -10,7 +10,7 @@ use graphsmith::harness::{Harness, Verdict};
 use graphsmith::input::{self, Input};
 use graphsmith::oracle::Expectation;
 use graphsmith::reference::{self, Precision};
-use graphsmith::{onnx, search};
+use graphsmith::{mutate, onnx, search};
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -22,6 +22,8 @@ const INPUTS: usize = 256;
 const OPERATORS: usize = 10;
 /// About one record in six gives no operator.
 const RECORDS: usize = 12;
+/// Each input is mutated so often, because mutations differ; the times are of all of them.
+const MUTATIONS: u32 = 16;
 /// One input with all that the stages start from.
 struct Subject {
     bytes: Vec<u8>,
@@ -63,6 +65,16 @@ fn stages(harness: &RefCell<Harness>) -> Vec<Stage<'_>> {
             }),
         ),
     ];
+    stages.push((
+        "sixteen mutations",
+        Box::new(|subject| {
+            for seed in 0..MUTATIONS {
+                let other = (seed % 2 == 0).then_some(&subject.bytes[..]);
+                let bytes = &mut mutate::one_byte(seed.into());
+                black_box(mutate::mutate(&subject.bytes, other, 4096, seed, bytes));
+            }
+        }),
+    ));
     for index in 0..harness.borrow().targets.len() {
         let name = harness.borrow().targets[index].backend.id();
         stages.push((name, Box::new(move |subject| run_backend(&harness.borrow(), index, &subject.case))));

@@ -2,17 +2,35 @@
 #![no_main]
 
 use graphsmith::fuzz::{self, Bytes};
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_crossover, fuzz_mutator, fuzz_target, fuzzer_mutate};
 use std::ffi::{CString, c_char, c_int};
+use std::sync::atomic::AtomicU8;
 
-fuzz_target!(init: fuzz::init(), |bytes: Bytes| fuzz::test(&bytes));
+fuzz_target!(init: fuzz::init(register), |bytes: Bytes| fuzz::test(&bytes));
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    fuzz::mutate(data, size, max_size, seed, &mut fuzzer_mutate)
+});
+fuzz_crossover!(|one: &[u8], other: &[u8], out: &mut [u8], seed: u32| {
+    fuzz::cross(one, other, out, seed, &mut fuzzer_mutate)
+});
 
 unsafe extern "C" {
     fn LLVMFuzzerRunDriver(argc: *mut c_int, argv: *mut *mut *mut c_char, test: TestOneInput) -> c_int;
     fn LLVMFuzzerTestOneInput(data: *const u8, size: usize) -> c_int;
     fn atexit(callback: extern "C" fn()) -> c_int;
+    fn __sanitizer_cov_8bit_counters_init(start: *const AtomicU8, stop: *const AtomicU8);
+    fn __sanitizer_cov_pcs_init(start: *const [usize; 2], stop: *const [usize; 2]);
 }
 type TestOneInput = unsafe extern "C" fn(*const u8, usize) -> c_int;
+
+fn register(counters: &'static [AtomicU8], places: &'static [[usize; 2]]) {
+    let (counters, places) = (counters.as_ptr_range(), places.as_ptr_range());
+    // SAFETY: libFuzzer reads and clears them between runs, and they live for ever.
+    unsafe {
+        __sanitizer_cov_8bit_counters_init(counters.start, counters.end);
+        __sanitizer_cov_pcs_init(places.start, places.end);
+    }
+}
 
 extern "C" fn summarize() {
     fuzz::summarize();

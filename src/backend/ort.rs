@@ -2,6 +2,7 @@
 
 use super::{Backend, Error, Failure, Level, Session, Setting, assert_whole, isolate, size_bytes, whole};
 use crate::dtype::DType;
+use crate::features::{self, Histogram};
 use crate::tensor::TensorData;
 use ort::environment::Environment;
 use ort::ep;
@@ -229,27 +230,38 @@ impl Ort {
         let saving = self.on.borrow().clone().with_optimized_model_path(&path);
         let mut saving = saving.map_err(|error| Failure::Refused(error.to_string()))?;
         drop(commit(&mut saving, onnx)?);
-        commit(&mut self.off.borrow_mut(), &std::fs::read(path).map_err(disk)?)
+        let optimised = std::fs::read(path).map_err(disk)?;
+        let operators = crate::onnx::decode(&optimised).ok().and_then(|model| model.graph);
+        let operators = operators.map(|graph| features::histogram(graph.node.iter().map(|node| node.op_type.as_str())));
+        Ok(Box::new(compiled(&mut self.off.borrow_mut(), &optimised, operators)?))
     }
 }
 
 fn commit(builder: &mut SessionBuilder, onnx: &[u8]) -> Result<Box<dyn Session>, Failure> {
-    isolate(|| {
-        let session = builder.commit_from_memory(onnx).map_err(refused)?;
-        Ok(Box::new(Compiled(session)) as Box<dyn Session>)
-    })
+    Ok(Box::new(compiled(builder, onnx, None)?))
 }
 
-struct Compiled(OrtSession);
+fn compiled(builder: &mut SessionBuilder, onnx: &[u8], operators: Option<Histogram>) -> Result<Compiled, Failure> {
+    isolate(|| Ok(Compiled { session: builder.commit_from_memory(onnx).map_err(refused)?, operators }))
+}
+
+struct Compiled {
+    session: OrtSession,
+    operators: Option<Histogram>,
+}
 
 impl Session for Compiled {
     fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
         assert_whole(inputs);
         isolate(|| {
             let inputs = inputs.iter().map(to_ort).collect::<Result<Vec<_>, _>>().map_err(refused)?;
-            let outputs = self.0.run(&inputs[..]).map_err(refused)?;
+            let outputs = self.session.run(&inputs[..]).map_err(refused)?;
             outputs.values().map(from_ort).collect()
         })
+    }
+
+    fn operators(&self) -> Option<Histogram> {
+        self.operators.clone()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Backend, Error, Failure, Level, Session, assert_whole, isolate, locked_version, whole};
 use crate::dtype::DType;
+use crate::features::{self, Histogram};
 use crate::tensor::TensorData;
 use std::sync::Arc;
 use tract_onnx::Onnx;
@@ -78,6 +79,11 @@ impl Session for Compiled {
             let outputs = self.0.run(inputs).map_err(refused)?;
             outputs.iter().map(|output| from_tract(output)).collect()
         })
+    }
+
+    fn operators(&self) -> Option<Histogram> {
+        let names: Vec<_> = self.0.model().nodes().iter().map(|node| node.op().name()).collect();
+        Some(features::histogram(names.iter().map(|name| &**name)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Graph, Leaf, Operator, ValueId, Vertex, Wire};
 use crate::dtype::DType;
-use crate::input::Record;
+use crate::input::{Record, Use, Uses};
 use crate::limits::MAX_OPERATORS;
 use crate::model::{self, Control, Model, Region, Repeat};
 use crate::ops::control::{BINARY_BODIES, Construct, UNARY_BODIES};
@@ -50,6 +50,19 @@ enum ControlDraft {
     },
 }
 
+/// What is read of a record of control flow, besides what the operators of the body read.
+fn uses(construct: Construct) -> Uses {
+    let mut uses = Uses::default();
+    match construct {
+        Construct::If => [1, 2, 5].into_iter().for_each(|at| uses[at] = Some(Use::Choice)),
+        Construct::Loop | Construct::Scan => {
+            uses[1] = Some(Use::Operand);
+            uses[3..9].fill(Some(Use::Choice));
+        }
+    }
+    uses
+}
+
 impl Graph {
     /// Begins or grows what a record of control flow asks for. Its operator, if it has placed one itself.
     pub(super) fn insert_control(
@@ -59,6 +72,7 @@ impl Graph {
         swarm: &Swarm,
     ) -> Result<Option<NodeIndex>, Skip> {
         let known = record[5] >= 160;
+        super::grow::note(&mut self.uses, &uses(construct));
         if construct == Construct::If {
             let open = 1 + usize::from(record[1]) * MAX_BRANCH / 256;
             let control = ControlDraft::If { taken: record[2] < 128, known, open };

@@ -1,7 +1,7 @@
 //! Records to graph: each record puts one operator behind existing values, or in front of a graph input.
 
 use super::{Graph, Leaf, Operator, ValueId, Vertex, Wire};
-use crate::input::{Input, Picks, Record};
+use crate::input::{Input, Picks, Record, Uses};
 use crate::limits::{MAX_ELEMENTS, MAX_OPERATORS, MAX_TOTAL_ELEMENTS, MAX_WORK};
 use crate::ops::patterns::{Link, Pattern, Step};
 use crate::ops::{self, Choice};
@@ -32,6 +32,7 @@ pub fn grow_with(swarm: &Swarm, records: &[Record], choose: impl Fn(&Record) -> 
         ..Graph::default()
     };
     for record in records {
+        graph.uses.push(Uses::default());
         let fate = match choose(record) {
             Choice::Operator(spec) => graph.insert(spec, record, swarm).map(|node| vec![node]),
             Choice::Pattern(pattern) => graph.insert_pattern(pattern, record, swarm),
@@ -167,8 +168,11 @@ impl Graph {
         let position = |value: &ValueId| values.iter().position(|known| known == value).ok_or(Skip::Pattern);
         let forced = linked.iter().map(position).collect::<Result<_, _>>()?;
         let mut builder = Builder::new(spec, picks, swarm, types, &mut self.vars, wanted, forced);
-        (spec.build)(&mut builder)?;
+        let built = (spec.build)(&mut builder);
         let mut draft = std::mem::take(&mut builder.draft);
+        let uses = *builder.picks.uses();
+        note(&mut self.uses, &uses);
+        built?;
         if let Some(skip) = draft.failed {
             return Err(skip);
         }
@@ -308,4 +312,10 @@ impl Graph {
         self.values.push(value);
         self.types.push(ty);
     }
+}
+
+/// Adds to what the bytes of the record at hand decide.
+pub(super) fn note(noted: &mut [Uses], uses: &Uses) {
+    let last = noted.last_mut().expect("a record is at hand");
+    last.iter_mut().zip(uses).for_each(|(noted, &decided)| *noted = noted.or(decided));
 }

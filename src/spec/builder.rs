@@ -2,7 +2,7 @@
 
 use super::{Attribute, Draft, OpSpec, Skip, TensorType};
 use crate::dtype::{DType, DTypes};
-use crate::input::{Picks, Stream};
+use crate::input::{Picks, Stream, Use};
 use crate::limits;
 use crate::schema;
 use crate::swarm::{Sizes, Swarm};
@@ -48,8 +48,12 @@ impl<'a> Builder<'a> {
 
     /// True in about `n` of 256 records.
     pub fn chance(&mut self, n: u8) -> bool {
+        self.chance_for(Use::Choice, n)
+    }
+
+    pub(crate) fn chance_for(&mut self, decided: Use, n: u8) -> bool {
         // The highest bytes, so that the zero byte is the plain case.
-        usize::from(self.picks.byte()) + usize::from(n) >= 256
+        usize::from(self.picks.byte_for(decided)) + usize::from(n) >= 256
     }
 
     /// True somewhat more often than not: for what would else stand at its default in half of the cases.
@@ -160,7 +164,7 @@ impl<'a> Builder<'a> {
 
     /// A free dimension of a tensor of rank `rank`.
     pub fn size(&mut self, rank: usize) -> Term {
-        let pick = self.picks.byte();
+        let pick = self.picks.byte_for(Use::Leaf);
         self.size_from(pick, rank)
     }
 

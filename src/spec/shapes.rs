@@ -2,7 +2,7 @@
 
 use super::{Builder, Domain, LeafDraft, Numerics, Operand, Role, Skip, Source, TensorType};
 use crate::dtype::{DType, DTypes, FLOATS};
-use crate::input::mix;
+use crate::input::{Use, mix};
 use crate::limits;
 use crate::term::Term;
 use std::ops::RangeInclusive;
@@ -116,7 +116,7 @@ impl Builder<'_> {
     pub fn input_broadcastable(&mut self, dtype: DType, other: &[Term]) -> Operand {
         let sizes: Vec<i64> = other.iter().map(|&dim| self.value(dim)).collect();
         // Now and then any value of the type will do, and the solver has to make the sizes meet.
-        let strict = !self.chance(24);
+        let strict = !self.chance_for(Use::Operand, 24);
         let fits = |builder: &Self, ty: &TensorType| {
             let mut pairs = ty.shape.iter().rev().zip(sizes.iter().rev());
             ty.dtype == dtype && (!strict || pairs.all(|(&a, &b)| broadcasts(builder.value(a), b)))
@@ -130,12 +130,12 @@ impl Builder<'_> {
 
     /// A new shape that broadcasts with `other`: the same dimensions, some of them 1 or left out at the front.
     pub fn broadcastable_shape(&mut self, other: &[Term]) -> Vec<Term> {
-        let pick = self.picks.byte();
+        let pick = self.picks.byte_for(Use::Leaf);
         if pick < 96 {
             return other.to_vec();
         }
         let drop = if pick < 160 { usize::from(pick) % (other.len() + 1) } else { 0 };
-        let ones = self.picks.byte();
+        let ones = self.picks.byte_for(Use::Leaf);
         let mut shape = Vec::new();
         for (i, &dim) in other.iter().enumerate().skip(drop) {
             let one = ones >> (i % 8) & 1 == 1;
@@ -167,13 +167,13 @@ impl Builder<'_> {
 
     /// A trained parameter with values in `domain`.
     pub fn weight_in(&mut self, dtype: DType, shape: impl Into<Vec<Term>>, domain: Domain) -> Operand {
-        let role = if self.chance(40) { Role::Input } else { Role::Initializer };
+        let role = if self.chance_for(Use::Leaf, 40) { Role::Input } else { Role::Initializer };
         self.new_leaf(dtype, shape, domain, role)
     }
 
     /// A new leaf with values in `domain`, never a reused value: for indices, divisors and the like.
     pub fn leaf(&mut self, dtype: DType, shape: impl Into<Vec<Term>>, domain: Domain) -> Operand {
-        let role = if self.chance(self.swarm.initializers) { Role::Initializer } else { Role::Input };
+        let role = if self.chance_for(Use::Leaf, self.swarm.initializers) { Role::Initializer } else { Role::Input };
         self.new_leaf(dtype, shape, domain, role)
     }
 
@@ -207,7 +207,7 @@ impl Builder<'_> {
         content: impl IntoIterator<Item = Term>,
         denominator: i64,
     ) -> Operand {
-        let role = if self.coin() { Role::Input } else { Role::Constant };
+        let role = if self.chance_for(Use::Leaf, 128) { Role::Input } else { Role::Constant };
         let content: Vec<Term> = content.into_iter().collect();
         let elements = (dtype.is_int() && denominator == 1).then(|| content.clone());
         let ty = TensorType { elements, ..TensorType::new(dtype, shape) };
@@ -217,7 +217,7 @@ impl Builder<'_> {
     /// The sizes of a leaf with fixed content, which cannot change: about as those of other leaves, but of at most `most`
     /// elements.
     pub fn fixed_sizes(&mut self, rank: usize, most: i64) -> Vec<i64> {
-        let dims = u64::from(self.picks.byte());
+        let dims = u64::from(self.picks.byte_for(Use::Leaf));
         let mut left = most;
         let mut size = |axis: u64| {
             let size = self.swarm.size_hint(mix(dims << 8 | axis) as u8, rank).min(left.max(1));
@@ -297,7 +297,7 @@ impl Builder<'_> {
 
     /// A value of the pool that fits, the newest most likely; none when the record wants a new leaf.
     fn matching(&mut self, fits: impl Fn(&Self, &TensorType) -> bool) -> Option<usize> {
-        let pick = self.picks.byte();
+        let pick = self.picks.byte_for(Use::Operand);
         if let Some(&forced) = self.forced.get(self.draft.operands.len()) {
             if fits(self, &self.pool[forced]) {
                 return Some(forced);
@@ -327,7 +327,7 @@ impl Builder<'_> {
         }
         let preferred = dtypes.and(self.swarm.dtypes);
         let choices: Vec<DType> = if preferred.is_empty() { dtypes } else { preferred }.iter().collect();
-        self.one_of(&choices)
+        choices[self.picks.below_for(Use::Leaf, choices.len())]
     }
 
     fn leaf_shape(&mut self, ranks: RangeInclusive<usize>) -> Vec<Term> {
@@ -340,12 +340,12 @@ impl Builder<'_> {
         let (low, high) = (*ranks.start(), (*ranks.end()).min(limits::MAX_RANK));
         // Ranks 2 to 4 are what models are made of; 0, 1 and 5 still occur in a quarter of the cases.
         const RANKS: [usize; 16] = [4, 3, 2, 4, 3, 2, 4, 3, 2, 4, 3, 2, 1, 5, 0, 1];
-        let pick = self.picks.byte();
+        let pick = self.picks.byte_for(Use::Leaf);
         let mut rank = RANKS[usize::from(pick) % 16];
         if !(low..=high).contains(&rank) {
             rank = low + usize::from(pick) % (high - low + 1);
         }
-        let dims = u64::from(self.picks.byte());
+        let dims = u64::from(self.picks.byte_for(Use::Leaf));
         (0..rank as u64).map(|i| self.size_from(mix(dims << 8 | i) as u8, rank)).collect()
     }
 }

@@ -8,6 +8,7 @@ use graphsmith::{graph, onnx, search};
 mod change;
 mod determinism;
 mod growth;
+mod mutation;
 mod reach;
 mod rebind;
 mod robustness;

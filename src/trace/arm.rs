@@ -1,0 +1,111 @@
+//! Breakpoints in a loaded library, and the signal handler that takes them out.
+
+use super::{BLOCKS_A_COUNTER, Error, Tracing, plan::Plan};
+use libc::{c_int, c_void};
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::{io, mem, ptr};
+
+/// The one-byte breakpoint instruction.
+const BREAKPOINT: u8 = 0xcc;
+/// Values that libFuzzer counts as different.
+const VALUES: [u8; BLOCKS_A_COUNTER] = [1, 2, 3, 4, 8, 16, 32, 128];
+
+/// What the handler needs. Nothing of it ever moves or goes away.
+struct Traced {
+    /// Where each block begins, ascending.
+    addresses: Vec<usize>,
+    /// The byte that the breakpoint replaces.
+    originals: Vec<u8>,
+    counters: &'static [AtomicU8],
+}
+
+static TRACED: OnceLock<Traced> = OnceLock::new();
+
+/// Puts a breakpoint at every block of the plan of a loaded library.
+pub(super) fn arm(library: &Path, plan: &Plan) -> Result<Tracing, Error> {
+    let base = base(library).ok_or_else(|| Error::NotLoaded(library.to_owned()))?;
+    let addresses: Vec<usize> = plan.blocks.iter().map(|&block| base + block as usize).collect();
+    let (Some(&first), Some(&last)) = (addresses.first(), addresses.last()) else {
+        return Err(Error::Analysis { path: library.to_owned(), reason: "it has no blocks".to_owned() });
+    };
+    unprotect(first, last).map_err(|source| Error::Protected { path: library.to_owned(), source })?;
+    // SAFETY: the addresses are code of a loaded library, which is readable.
+    let originals = addresses.iter().map(|&address| unsafe { ptr::read(address as *const u8) }).collect();
+    let count = addresses.len().div_ceil(BLOCKS_A_COUNTER);
+    let counters: &'static [AtomicU8] = (0..count).map(|_| AtomicU8::new(0)).collect::<Vec<_>>().leak();
+    let places = addresses[..count].to_vec().leak();
+    let blocks = addresses.len();
+    TRACED.set(Traced { addresses, originals, counters }).map_err(|_| Error::Twice)?;
+    install();
+    let traced = TRACED.get().expect("it was set above");
+    for &address in &traced.addresses {
+        // SAFETY: the page is writable, and the address begins an instruction, so that whoever is about to execute it
+        // meets either the whole instruction or the breakpoint.
+        unsafe { AtomicU8::from_ptr(address as *mut u8) }.store(BREAKPOINT, Relaxed);
+    }
+    Ok(Tracing { counters, places, functions: plan.functions as usize, dropped: plan.dropped as usize, blocks })
+}
+
+/// How far a loaded library is from the addresses in its file.
+fn base(library: &Path) -> Option<usize> {
+    let mut search = (fs::canonicalize(library).ok()?, None);
+    unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, search: *mut c_void) -> c_int {
+        // SAFETY: the loader passes a valid record, and `search` is what `dl_iterate_phdr` was given.
+        let (info, (wanted, base)) = unsafe { (&*info, &mut *search.cast::<(std::path::PathBuf, Option<usize>)>()) };
+        // SAFETY: the name is null-terminated, or null.
+        let name = (!info.dlpi_name.is_null()).then(|| unsafe { CStr::from_ptr(info.dlpi_name) });
+        let path = name.and_then(|name| fs::canonicalize(OsStr::from_bytes(name.to_bytes())).ok());
+        if path.as_ref() == Some(wanted) {
+            *base = Some(info.dlpi_addr as usize);
+        }
+        c_int::from(base.is_some())
+    }
+    // SAFETY: `visit` is called before this returns, with a pointer to `search`.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
+    search.1
+}
+
+/// Makes the pages of the code from `first` to `last` writable. They stay executable: other threads may run them.
+fn unprotect(first: usize, last: usize) -> io::Result<()> {
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    let start = first / page * page;
+    let all = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    // SAFETY: the range is mapped, and no page of it loses a right that it had.
+    let result = unsafe { libc::mprotect(start as *mut c_void, last + 1 - start, all) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn install() {
+    // SAFETY: the handler does nothing that a signal handler may not do, and a zeroed `sigaction` is a valid one.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = trap as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART | libc::SA_NODEFER;
+        libc::sigemptyset(&mut action.sa_mask);
+        libc::sigaction(libc::SIGTRAP, &action, ptr::null_mut());
+    }
+}
+
+/// Takes out the breakpoint that was met, counts the block, and goes back to it. Allocates nothing and takes no lock.
+extern "C" fn trap(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes the context of the interrupted thread.
+    let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    let address = (registers[libc::REG_RIP as usize] as usize).wrapping_sub(1);
+    let found = TRACED.get().and_then(|traced| Some((traced, traced.addresses.binary_search(&address).ok()?)));
+    let Some((traced, block)) = found else {
+        // Somebody else's breakpoint. SAFETY: ends the process.
+        unsafe { libc::abort() }
+    };
+    // Another thread may have done it already, which does no harm. SAFETY: the page was made writable.
+    unsafe { AtomicU8::from_ptr(address as *mut u8) }.store(traced.originals[block], Relaxed);
+    // Blocks that share a counter are far apart in the code, so that few are first met in one run.
+    let count = traced.counters.len();
+    traced.counters[block % count].store(VALUES[block / count], Relaxed);
+    registers[libc::REG_RIP as usize] = address as i64;
+}
