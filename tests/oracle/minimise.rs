@@ -137,6 +137,10 @@ fn dtype(kind: tch::Kind) -> DType {
     all.into_iter().find(fits).expect("a kind of the types in use")
 }
 
+/// Operators whose results have a type that none of their operands has: the canary would give them another one.
+const OF_OTHER_TYPES: &[&str] =
+    &["HammingWindow", "HannWindow", "BlackmanWindow", "MelWeightMatrix", "Multinomial", "OneHot"];
+
 /// Inputs with plain types and no control flow.
 fn inputs() -> impl Iterator<Item = (u64, Input)> {
     (0..4000).filter_map(|seed| {
@@ -144,7 +148,8 @@ fn inputs() -> impl Iterator<Item = (u64, Input)> {
         (input.header[1], input.header[11]) = (0, 0);
         let model = case::generate(&input).model;
         let plain = |value: &Value| matches!(value.dtype, DType::F32 | DType::I64 | DType::Bool);
-        let simple = model.regions.is_empty() && model.values.iter().all(plain);
+        let known = model.nodes.iter().all(|node| !OF_OTHER_TYPES.contains(&node.spec.name));
+        let simple = model.regions.is_empty() && known && model.values.iter().all(plain);
         simple.then_some((seed, input))
     })
 }
