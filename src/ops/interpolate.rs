@@ -174,7 +174,7 @@ impl Axis {
 }
 
 /// The operand's errors and the rounding of a sum of products, with the weights' magnitudes; and the inexact
-/// weights, one axis at a time. What rounding of a coordinate may make another element is unbounded.
+/// weights. What rounding of a coordinate may make another element is unbounded.
 pub fn resize_error(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Outputs {
     // The cubic weights of an axis that keeps its size are 0 and 1 only but for rounding.
     let axes = if a.text("mode", "nearest") == "cubic" { all_axes(a)? } else { axes(a)? };
@@ -191,21 +191,25 @@ pub fn resize_error(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor]) -> Ou
         let magnitude = |taps: &Taps| taps.iter().map(|&(index, weight)| (index, weight.abs())).collect();
         magnitudes.push(taps.iter().map(magnitude).collect::<Vec<Taps>>());
     }
-    let through = |x: &Tensor, doubtful: Option<usize>| {
-        axes.iter().enumerate().try_fold(x.shallow_clone(), |y, (i, axis)| {
-            axis.apply(&y, if doubtful == Some(i) { &doubts[i] } else { &magnitudes[i] })
-        })
+    let through = |x: &Tensor, taps: &[Vec<Taps>]| {
+        axes.iter().zip(taps).try_fold(x.shallow_clone(), |y, (axis, taps)| axis.apply(&y, taps))
     };
     let rounding = |magnitude: &Tensor| {
+        // Also of what only the doubts of several axes take in together, where the weights themselves are 0.
+        let (mut reached, mut doubtful) = (magnitude.shallow_clone(), magnitude.f_zeros_like()?);
+        for (i, axis) in axes.iter().enumerate() {
+            let in_doubt = axis.apply(&reached.f_add(&doubtful)?, &doubts[i])?;
+            doubtful = axis.apply(&doubtful, &magnitudes[i])?.f_add(&in_doubt)?;
+            reached = axis.apply(&reached, &magnitudes[i])?;
+        }
         // A nearest element is only moved; but f16 and bf16 may not have an extrapolated value.
         let terms = if a.text("mode", "nearest") == "nearest" { 1.0 } else { terms };
-        let rounded = through(magnitude, None)? * (terms * a.output_dtypes[0].unit_roundoff());
-        (0..axes.len()).try_fold(rounded, |bound, i| bound.f_add(&through(magnitude, Some(i))?))
+        reached.f_add(&doubtful)?.f_mul_scalar(terms * a.output_dtypes[0].unit_roundoff())?.f_add(&doubtful)
     };
     let mut bound = exact[0].f_to_kind(Kind::Double)?.f_zeros_like()?;
     let mut magnitude = a.x(0).f_to_kind(Kind::Double)?.f_abs()?;
     if let Some(error) = &errors[0] {
-        bound += through(error, None)?;
+        bound += through(error, &magnitudes)?;
         magnitude += error;
     }
     if a.text("mode", "nearest") != "nearest" {
@@ -237,24 +241,28 @@ mod tests {
     #[test]
     fn cubic_weights_round_also_where_nothing_moves() {
         let text = |text: &str| Attribute::Text(text.to_owned());
-        let x = Tensor::from_slice(&[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape([2, 3]);
         let attributes = [
             (Cow::Borrowed("mode"), text("cubic")),
             (Cow::Borrowed("coordinate_transformation_mode"), text("align_corners")),
         ];
-        let args = Args {
-            operands: vec![Some(x), None, None, Some(Tensor::from_slice(&[2i64, 5]))],
-            operand_dtypes: vec![Some(F32), None, None, Some(I64)],
-            attributes: &attributes,
-            opset: 18,
-            output_dtypes: vec![F32],
-            wide: true,
-            accumulate: None,
+        let bound = |x: [f64; 6], sizes: [i64; 2]| {
+            let x = Tensor::from_slice(&x).reshape([2, 3]);
+            let args = Args {
+                operands: vec![Some(x), None, None, Some(Tensor::from_slice(&sizes))],
+                operand_dtypes: vec![Some(F32), None, None, Some(I64)],
+                attributes: &attributes,
+                opset: 18,
+                output_dtypes: vec![F32],
+                wide: true,
+                accumulate: None,
+            };
+            let exact = (RESIZE.eval)(&args).unwrap();
+            super::resize_error(&args, &[None, None, None, None], &exact).unwrap().swap_remove(0)
         };
-        let exact = (RESIZE.eval)(&args).unwrap();
-        let bound = super::resize_error(&args, &[None, None, None, None], &exact).unwrap();
         // The first row is 0 all over, and so is every term of it.
-        assert!(f64::try_from(bound[0].select(0, 0).min()).unwrap() > 0.0);
+        assert!(f64::try_from(bound([0.0, 0.0, 0.0, 1.0, 1.0, 1.0], [2, 5]).select(0, 0).min()).unwrap() > 0.0);
+        // What differs from 0 is next to it only across a corner.
+        assert!(f64::try_from(bound([0.0, 0.0, 0.0, 0.0, 1.0, 0.0], [2, 3]).get(0).get(0)).unwrap() > 0.0);
     }
 
     /// `test_resize_downsample_scales_linear` and `test_resize_upsample_scales_cubic_A_n0p5_exclude_outside` of the
