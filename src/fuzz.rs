@@ -6,12 +6,11 @@ use crate::features;
 use crate::finding::{self, Finding};
 use crate::graph;
 use crate::harness::{Harness, Target, Verdict};
-use crate::input::{Input, Record};
+use crate::input::{self, Input, Record};
 use crate::mutate::{self, ByteMutator};
 use crate::trace::{self, Tracing};
 use crate::{backend, ops, reference};
 use arbitrary::{Arbitrary, Unstructured};
-use sha1::{Digest, Sha1};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::Path;
@@ -217,7 +216,7 @@ pub fn summarize() {
 }
 
 fn print(finding: &Finding, bytes: &Bytes) {
-    let name: String = Sha1::digest(&bytes.0).iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = input::digest(&bytes.0);
     eprintln!("\n==== finding: {finding}");
     eprintln!("replay:  cargo run --release -- run {ARTIFACTS}/crash-{name}");
     eprintln!("    or:  scripts/fuzz {ARTIFACTS}/crash-{name}\n");

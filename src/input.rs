@@ -1,6 +1,7 @@
 //! The fuzzer's input: a header and fixed-size records, read from raw bytes without loss.
 
 use arbitrary::{Arbitrary, Unstructured};
+use sha1::{Digest, Sha1};
 
 /// Bytes of the header and of each record.
 pub const RECORD_BYTES: usize = 16;
@@ -45,6 +46,11 @@ impl<'a> Arbitrary<'a> for Input {
     fn size_hint(_depth: usize) -> (usize, Option<usize>) {
         (0, None)
     }
+}
+
+/// The SHA-1 of bytes in hexadecimal digits: the name that libFuzzer gives to an input.
+pub fn digest(bytes: &[u8]) -> String {
+    Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Mixes a 64-bit value (the finaliser of SplitMix64): a fixed, well-spread function, the same everywhere.

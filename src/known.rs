@@ -196,8 +196,7 @@ impl Known {
             Wrong::Failed(_) => None,
         };
         let model = part.as_ref().unwrap_or(model);
-        let explains =
-            |issue: &Issue| issue.kinds.contains(&kind) && issue.applies(at) && issue.says(wrong) && issue.fits(model);
+        let explains = |issue: &Issue| issue.is_of(kind) && issue.applies(at) && issue.says(wrong) && issue.fits(model);
         self.issues.iter().position(explains)
     }
 
@@ -218,6 +217,12 @@ pub struct Place<'a> {
 }
 
 impl Issue {
+    /// Whether it shows in this way. Where values are wrong anyhow, some may be beyond what the operator can give.
+    fn is_of(&self, kind: Kind) -> bool {
+        let wider = if kind == Kind::BeyondRange { Kind::WrongValue } else { kind };
+        self.kinds.contains(&kind) || self.kinds.contains(&wider)
+    }
+
     fn applies(&self, at: Place) -> bool {
         self.backend == at.backend && self.level.is_none_or(|level| level == at.level) && self.affects(at.version)
     }

@@ -1,10 +1,12 @@
 //! `graphsmith sweep`: random inputs without libFuzzer, past every finding.
 
-use super::{Exit, Result, harness, progress};
+use super::{Error, Exit, Result, harness, progress};
 use graphsmith::harness::Verdict;
 use graphsmith::{case, input};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// How often the memory in use is shown.
 const MEMORY_LINES: u64 = 10;
@@ -15,6 +17,7 @@ const MEMORY_LINES: u64 = 10;
 Examples:
   graphsmith sweep --count 5000
   graphsmith sweep --count 20000 --records 2 --backend tract   small models, one backend
+  graphsmith sweep --save found && graphsmith triage found     a report for each bug
 
 Finds the same on every run: there is no feedback from coverage. The exit code is 1 when there was a finding.")]
 pub struct Arguments {
@@ -30,6 +33,9 @@ pub struct Arguments {
     /// Only this backend (may be repeated)
     #[arg(long, value_name = "ID")]
     backend: Vec<String>,
+    /// Save the input of each finding in this folder, as libFuzzer does
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
     /// Report known issues as well
     #[arg(long)]
     no_known: bool,
@@ -39,6 +45,9 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
+    if let Some(folder) = &arguments.save {
+        fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
+    }
     let mut harness = harness(&arguments.backend, arguments.no_known)?;
     let mut signatures: BTreeMap<String, u64> = BTreeMap::new();
     let mut defects = 0;
@@ -49,8 +58,14 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         }
         bar.set_position(done);
         let seed = arguments.seed + done;
-        match harness.test(case::generate(&input::random(seed, arguments.records))) {
+        let input = input::random(seed, arguments.records);
+        match harness.test(case::generate(&input)) {
             Ok(Verdict::Bug(finding)) => {
+                if let Some(folder) = &arguments.save {
+                    let bytes = input.encode();
+                    let path = folder.join(format!("crash-{}", input::digest(&bytes)));
+                    fs::write(&path, &bytes).map_err(|source| Error::Write { path, source })?;
+                }
                 let met = signatures.entry(finding.signature.clone()).or_insert(0);
                 *met += 1;
                 if *met == 1 {

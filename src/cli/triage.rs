@@ -2,12 +2,13 @@
 
 use super::{Error, Exit, Result, progress, read};
 use child::{Limits, Worker};
+use graphsmith::input::digest;
 use graphsmith::known::Known;
 use graphsmith::limits::MAX_INPUT_BYTES;
 use graphsmith::report;
 use indicatif::ProgressBar;
 use reproduce::Python;
-use state::{Entry, Ran, State, Written, digest};
+use state::{Entry, Ran, State, Written};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};

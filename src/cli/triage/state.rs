@@ -3,7 +3,6 @@
 use super::worker::{Found, Lost, Word};
 use super::{Error, Result};
 use serde::{Deserialize, Serialize};
-use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
@@ -76,10 +75,6 @@ pub struct Bug<'a> {
     pub meetings: usize,
     pub first_seen: u64,
     pub last_seen: u64,
-}
-
-pub fn digest(bytes: &[u8]) -> String {
-    Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl State {

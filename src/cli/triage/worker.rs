@@ -5,14 +5,13 @@ use super::super::{self as cli, Error, Exit, Result, one_line};
 use graphsmith::backend::{Backend, Failure, Level, Session, Setting};
 use graphsmith::case::{self, Case};
 use graphsmith::harness::{Harness, Verdict};
-use graphsmith::input::Input;
+use graphsmith::input::{self, Input};
 use graphsmith::limits::MAX_INPUT_BYTES;
 use graphsmith::minimise::{self, Minimised, Subject};
 use graphsmith::oracle::Kind;
 use graphsmith::report::{Report, Style, title};
 use graphsmith::tensor::TensorData;
 use serde::{Deserialize, Serialize};
-use sha1::{Digest, Sha1};
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -246,7 +245,7 @@ impl Watched {
     }
 
     fn step(&self, onnx: &[u8], level: Level, setting: u8) -> Step {
-        let model = Sha1::digest(onnx).iter().map(|byte| format!("{byte:02x}")).collect();
+        let model = input::digest(onnx);
         Step { model, backend: self.backend.id().to_owned(), level, setting, run: 0 }
     }
 }
