@@ -128,6 +128,8 @@ pub struct OperandPattern {
     pub size: Option<(i64, usize)>,
     /// No graph input contributes to it, so that a compiler knows it.
     pub constant: Option<bool>,
+    /// A node computes it.
+    pub computed: Option<bool>,
     /// It is a constant that the specification fixed, and has an element below 0.
     pub negative: Option<bool>,
     /// It is such a constant, whose elements, as axes of the first operand counted from the front, do not ascend.
@@ -329,7 +331,7 @@ impl OperandPattern {
 
     fn fits_at(&self, model: &Model, node: &Node, index: usize) -> bool {
         let Some(index) = node.operands.get(index).copied().flatten() else {
-            let content = self.negative.or(self.unordered_axes).or(self.constant);
+            let content = self.negative.or(self.unordered_axes).or(self.constant).or(self.computed);
             let describes = self.dtypes.is_some() || self.ranks.is_some() || self.size.is_some() || content.is_some();
             return self.present != Some(true) && !describes && self.empty != Some(false);
         };
@@ -340,6 +342,7 @@ impl OperandPattern {
             && self.empty.is_none_or(|empty| value.is_empty() == empty)
             && self.size.is_none_or(|(axis, size)| size_of(&value.shape, axis) == Some(size))
             && self.constant.is_none_or(|constant| is_constant(model, index) == constant)
+            && self.computed.is_none_or(|computed| is_computed(model, index) == computed)
             && self.negative.is_none_or(|negative| has_negative(model, index) == negative)
             && self.unordered_axes.is_none_or(|unordered| has_unordered_axes(model, node, index) == unordered)
     }
@@ -349,6 +352,10 @@ impl OperandPattern {
 fn size_of(shape: &[usize], axis: i64) -> Option<usize> {
     let from_front = if axis < 0 { axis + shape.len() as i64 } else { axis };
     usize::try_from(from_front).ok().and_then(|axis| shape.get(axis).copied())
+}
+
+fn is_computed(model: &Model, value: usize) -> bool {
+    model.nodes.iter().any(|node| node.outputs.contains(&value))
 }
 
 fn is_constant(model: &Model, value: usize) -> bool {

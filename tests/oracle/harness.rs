@@ -97,6 +97,8 @@ fn a_known_issue_explains_exactly_what_it_describes() {
         ("chain", "[{ operator = \"Relu\", first_broadcast = true }]"),
         ("chain", "[{ operator = \"Relu\", with = [{ operand = 0, negative = true }] }]"),
         ("chain", "[{ operator = \"Relu\", with = [{ operand = 1, unordered_axes = false }] }]"),
+        ("chain", "[{ operator = \"Relu\", with = [{ operand = 0, computed = true }] }]"),
+        ("chain", "[{ operator = \"Tanh\", with = [{ operand = 0, computed = false }] }]"),
         ("chain", "[{ operator = \"Relu\", attributes_present = [\"alpha\"] }]"),
         ("chain", "[{ operator = \"Relu\", with = [{ operand = 0, size = [-2, 3] }] }]"),
         ("chain", "[{ operator = \"Relu\", with = [{ operand = 0, size = [2, 2] }] }]"),
