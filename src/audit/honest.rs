@@ -118,7 +118,8 @@ fn blocked(model: &Model, data: &LeafData, _: &mut Stream) -> Result<Option<Valu
         let odd = Tensor::arange(x.numel() as i64, (tch::Kind::Int64, x.device())).remainder(2).reshape(x.size());
         let half = |mask: Tensor| {
             let mut values: Values = values.iter().map(|it| it.as_ref().map(Tensor::shallow_clone)).collect();
-            values[operand] = Some(x * mask.to_kind(x.kind()));
+            // Not a product: 0 times infinity is no 0.
+            values[operand] = Some(x.where_self(&mask.to_kind(tch::Kind::Bool), &x.zeros_like()));
             reference::run_node(model, node, &values, Precision::Declared)
         };
         let (even, odd) = (half(1 - &odd)?, half(odd)?);
