@@ -94,6 +94,9 @@ pub enum Failure {
     /// What came back cannot be read as tensors of a known type.
     #[error("protocol: {0}")]
     Protocol(String),
+    /// The same inputs lead to other bits in another run of the same session.
+    #[error("not deterministic: {0}")]
+    NonDeterministic(String),
 }
 
 /// A compiler or runtime under test.

@@ -261,6 +261,7 @@ raisers! {
     TimedOut => backend_timed_out,
     OutOfMemory => backend_out_of_memory,
     Protocol => broken_answer,
+    NonDeterministic => other_bits_in_another_run,
 }
 
 /// Panics about a defect of graphsmith itself, which is never a finding.

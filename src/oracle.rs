@@ -100,6 +100,7 @@ pub enum Kind {
     TimedOut,
     OutOfMemory,
     Protocol,
+    NonDeterministic,
 }
 
 impl Difference {
@@ -128,6 +129,7 @@ impl Wrong {
             Wrong::Failed(Failure::TimedOut) => Kind::TimedOut,
             Wrong::Failed(Failure::OutOfMemory) => Kind::OutOfMemory,
             Wrong::Failed(Failure::Protocol(_)) => Kind::Protocol,
+            Wrong::Failed(Failure::NonDeterministic(_)) => Kind::NonDeterministic,
         }
     }
 }
@@ -145,6 +147,7 @@ impl std::fmt::Display for Kind {
             Kind::TimedOut => "timed-out",
             Kind::OutOfMemory => "out-of-memory",
             Kind::Protocol => "protocol",
+            Kind::NonDeterministic => "non-deterministic",
         })
     }
 }

@@ -65,6 +65,7 @@ fn describe(failure: &Failure) -> (&'static str, &str) {
         Failure::TimedOut => ("timed out", ""),
         Failure::OutOfMemory => ("out of memory", ""),
         Failure::Protocol(reason) => ("unreadable", reason),
+        Failure::NonDeterministic(reason) => ("not deterministic", reason),
     }
 }
 

@@ -90,6 +90,7 @@ fn what(kind: Kind) -> &'static str {
         Kind::TimedOut => "a run does not end",
         Kind::OutOfMemory => "a run takes all memory",
         Kind::Protocol => "an output that is no tensor",
+        Kind::NonDeterministic => "two runs on the same inputs differ",
     }
 }
 
@@ -230,6 +231,18 @@ fn check(report: &Report) -> Vec<String> {
                 format!("got = session.run(None, inputs)[{index}]"),
                 format!("print(f\"got {{got.dtype}} {{got.shape}}, expected {} {shape}\")", &dtype[3..]),
                 format!("sys.exit(int(got.dtype != {dtype} or got.shape != {shape}))"),
+            ];
+        }
+        Kind::NonDeterministic => {
+            let name = if report.before.is_some() { "before" } else { "inputs" };
+            return vec![
+                format!("first = session.run(None, {name})"),
+                "session.run(None, inputs)".to_owned(),
+                format!("again = session.run(None, {name})"),
+                "same = [np.array_equal(x, y, equal_nan=x.dtype.kind == \"f\") for x, y in zip(first, again)]"
+                    .to_owned(),
+                "print(same)".to_owned(),
+                "sys.exit(int(not all(same)))".to_owned(),
             ];
         }
         Kind::Refused => &[],

@@ -10,8 +10,11 @@ use crate::tensor::TensorData;
 /// Elements of an output that a program compares.
 const LISTED: usize = 32;
 
-/// `None` for a backend that this module does not know.
+/// `None` for a backend that this module does not know, and for what one run does not show.
 pub fn program(report: &Report, backend: &str) -> Option<Reproducer> {
+    if report.finding.kind == Kind::NonDeterministic {
+        return None;
+    }
     let version = &report.finding.version;
     let (needs, run) = match backend {
         "tract" => (format!("tract-onnx = {{ version = \"={version}\", default-features = false }}"), tract(report)),
@@ -40,6 +43,7 @@ fn what(report: &Report) -> &'static str {
         Kind::Crashed => "a panic",
         Kind::TimedOut => "a run does not end",
         Kind::OutOfMemory => "a run takes all memory",
+        Kind::NonDeterministic => "two runs on the same inputs differ",
     }
 }
 

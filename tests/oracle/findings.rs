@@ -97,6 +97,7 @@ fn each_kind_panics_from_its_own_function() {
         (Kind::TimedOut, "finding::backend_timed_out"),
         (Kind::OutOfMemory, "finding::backend_out_of_memory"),
         (Kind::Protocol, "finding::broken_answer"),
+        (Kind::NonDeterministic, "finding::other_bits_in_another_run"),
     ] {
         let signature = format!("canary {kind} on Tanh");
         let finding = Finding { kind, signature: signature.clone(), ..like.clone() };

@@ -114,6 +114,7 @@ fn scripts_are_short_for_every_kind_and_form() {
         (Kind::TimedOut, "timeout=60"),
         (Kind::OutOfMemory, "RLIMIT_AS"),
         (Kind::Protocol, "got.shape"),
+        (Kind::NonDeterministic, "array_equal"),
     ] {
         let finding = Finding { kind, ..finding.clone() };
         let script = Report::new(&case, &finding).reproducer(Style::Inline).unwrap().text;
