@@ -94,11 +94,16 @@ impl Generated {
 
 impl Case {
     /// Searches data for a generated model and computes what is expected of it.
-    pub fn new(generated: Generated) -> Result<Result<Case, NoCase>, Defect> {
+    pub fn new(mut generated: Generated) -> Result<Result<Case, NoCase>, Defect> {
         if generated.model.nodes.is_empty() {
             return Ok(Err(NoCase::Empty));
         }
-        let found = search::search(&generated.model, generated.seed)?;
+        let found = search::fit(&mut generated.model, generated.seed)?;
+        if let Some(rebound) = &mut generated.rebound {
+            for &cut in &found.cuts {
+                rebound.cut(cut);
+            }
+        }
         let Some(wide) = found.values else { return Ok(Err(NoCase::Invalid)) };
         let seed = mix(generated.seed);
         let mut case = Case::with_data(generated.model, found.data, wide)?.more_judgeable(seed)?;
