@@ -15,13 +15,14 @@ pub struct Cut {
 impl Model {
     /// Gives an operand a graph input of its own, of the same type, and makes a result that this leaves unused a graph
     /// output. The index of the new leaf. None for an operand that has a leaf of its own or one of known elements, for one
-    /// that the operator may have limited by other means than its guard, and for those of the iterations of a loop, which
+    /// that the operator may have limited by other means than what is checked of it, and for those of the iterations of a loop, which
     /// must all be alike.
     pub fn cut(&mut self, Cut { node, operand }: Cut) -> Option<usize> {
         let value = self.nodes[node].operands[operand]?;
         let leaf = self.leaves.iter().find(|leaf| leaf.value == value);
-        let guarded = self.nodes[node].spec.guard.is_some() && self.values[value].dtype.is_float();
-        let free = |domain| domain == Domain::Any || (guarded && matches!(domain, Domain::Range(..)));
+        let spec = self.nodes[node].spec;
+        let checked = spec.can_overflow || (spec.guard.is_some() && self.values[value].dtype.is_float());
+        let free = |domain| domain == Domain::Any || (checked && matches!(domain, Domain::Range(..)));
         let fixed =
             leaf.is_some_and(|leaf| leaf.content.is_some() || !free(leaf.domain) || self.uses(value) == 1);
         let in_loop = self
