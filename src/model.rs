@@ -139,8 +139,8 @@ impl Model {
     }
 
     /// Values for one leaf within its domain. A higher `attempt` keeps the values closer to 0, where products and powers
-    /// overflow less, and an odd one makes them positive, as logarithms and roots want; the seventh keeps floats above 1,
-    /// as Acosh wants, and integers at 0.
+    /// overflow less, and an odd one makes them positive, as logarithms and roots want. The sixth and seventh keep integers
+    /// at 0, and floats below 0 and above 1, as Acosh wants.
     pub fn sample_leaf(&self, index: usize, seed: u64, attempt: u32) -> TensorData {
         let leaf = &self.leaves[index];
         if let Some(content) = &leaf.content {
@@ -159,7 +159,7 @@ impl Model {
 }
 
 /// By how much the floats of a sample are divided, by `attempt % 8`.
-const SCALES: [f64; 8] = [1.0, 1.0, 4.0, 4.0, 64.0, 64.0, 4096.0, 1.0];
+const SCALES: [f64; 8] = [1.0, 1.0, 4.0, 4.0, 64.0, 64.0, 1.0, 1.0];
 
 /// By how much the floats of a sample are divided. After eight attempts it starts again.
 pub fn sample_scale(attempt: u32) -> f64 {
@@ -179,6 +179,7 @@ fn tie(stream: &mut Stream) -> f64 {
 fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut Stream) -> f64 {
     let spread = 6u64 >> (attempt % 8 / 2);
     let signed = |element: f64| match attempt % 8 {
+        6 if dtype.is_float() => -element.abs(),
         7 if dtype.is_float() => element.abs() + 1.0,
         attempt if attempt % 2 == 1 => element.abs(),
         _ => element,

@@ -146,7 +146,7 @@ fn violation(model: &Model, values: &mut Values, nodes: &[usize], proxies: bool)
         let node = &model.nodes[node];
         let args = reference::args(model, node, values, Precision::Wide);
         let mut guarded = true;
-        for guard in guards(node, &args)?.into_iter().filter(|guard| !all(&guard.ge(0.0))) {
+        for guard in guards(model, node, &args)?.into_iter().filter(|guard| !all(&guard.ge(0.0))) {
             guarded = false;
             add((-guard + MARGIN).relu().nan_to_num(1.0, 1e6, 0.0));
         }

@@ -29,7 +29,7 @@ pub fn node_is_valid(model: &Model, node: &Node, values: &Values) -> Result<bool
         return Ok(true);
     }
     let args = reference::args(model, node, values, Precision::Wide);
-    Ok(guards(node, &args)?.iter().all(|guard| all(&guard.ge(0.0))) && !overflows(model, node, &args)?)
+    Ok(guards(model, node, &args)?.iter().all(|guard| all(&guard.ge(0.0))) && !overflows(model, node, &args)?)
 }
 
 /// Whether no integer result leaves the range of its type.
@@ -62,8 +62,10 @@ pub fn in_range(value: &Tensor, dtype: DType) -> bool {
 }
 
 /// What must be at least 0, where an operator is not defined everywhere.
-pub fn guards(node: &Node, args: &Args) -> Result<Vec<Tensor>, Defect> {
-    let Some(guard) = node.spec.guard else { return Ok(Vec::new()) };
+pub fn guards(model: &Model, node: &Node, args: &Args) -> Result<Vec<Tensor>, Defect> {
+    // Nothing is undefined where nothing is computed.
+    let computes = node.outputs.iter().any(|&output| !model.values[output].is_empty());
+    let Some(guard) = node.spec.guard.filter(|_| computes) else { return Ok(Vec::new()) };
     guard(args).map_err(|source| Defect::Eval { operator: node.spec.name, source })
 }
 
