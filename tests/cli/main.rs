@@ -17,6 +17,7 @@ use tempfile::TempDir;
 mod general;
 mod generate;
 mod minimise;
+mod releases;
 mod replay;
 mod show;
 mod triage;

@@ -5,10 +5,13 @@ use graphsmith::case;
 use graphsmith::input;
 use graphsmith::known::Known;
 use graphsmith::oracle::Kind;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// Random inputs as the fuzzer saves them, and other files beside them.
 fn artifacts(folder: &Folder, seeds: std::ops::Range<u64>) -> String {
@@ -34,7 +37,7 @@ fn artifacts_become_reports() {
     let folder = Folder::new();
     let runs = artifacts(&folder, 0..80);
     let out = folder.path("findings");
-    let call = |more: &[&str]| run(&[&["triage", &runs, "--out", &out, "--no-known"], more].concat());
+    let call = |more: &[&str]| run(&[&["triage", &runs, "--out", &out, "--no-known", "--no-programs"], more].concat());
     let first = call(&[]);
     assert!(matches!(first.status.code(), Some(0 | 1)), "{}", text(&first.stderr));
     let told = text(&first.stdout);
@@ -63,26 +66,82 @@ fn artifacts_become_reports() {
     assert!(text(&anew.stdout).starts_with("80 files, 0 of them judged before"), "{}", text(&anew.stdout));
 }
 
+/// The folders of a triage that is being written.
+fn partial(out: &str) -> usize {
+    let Ok(entries) = fs::read_dir(out) else { return 0 };
+    entries.filter(|entry| entry.as_ref().unwrap().path().to_string_lossy().ends_with(".partial")).count()
+}
+
+/// The folders and words of reports.
+fn reports(out: &str) -> BTreeMap<String, (String, String)> {
+    let state: Value = serde_json::from_slice(&fs::read(format!("{out}/state.json")).unwrap()).unwrap();
+    let reports = state["reports"].as_object().unwrap().iter();
+    let words = |report: &Value| (report["folder"].to_string(), report["found"].to_string());
+    reports.map(|(signature, report)| (signature.clone(), words(report))).collect()
+}
+
 #[test]
-fn a_triage_that_is_killed_goes_on() {
+fn a_triage_that_is_stopped_goes_on() {
     let folder = Folder::new();
     let runs = artifacts(&folder, 100..160);
-    let (killed, whole) = (folder.path("killed"), folder.path("whole"));
-    for milliseconds in [300, 900, 1500] {
-        let mut child =
-            Command::new(PROGRAM).args(["triage", &runs, "--out", &killed]).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-        // As kill -9 does.
-        child.kill().unwrap();
+    let (stopped, whole) = (folder.path("stopped"), folder.path("whole"));
+    let call = |out: &str| {
+        let arguments = ["triage", &runs, "--out", out, "--no-known", "--no-programs", "--python", "/nonexistent"];
+        Command::new(PROGRAM).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    // In the middle of the files, and in that of a report; as by `kill -9`, and as by Ctrl-C.
+    for (reports, signal) in [(false, "KILL"), (true, "KILL"), (true, "INT"), (true, "KILL")] {
+        let mut child = call(&stopped);
+        let begun = || if reports { partial(&stopped) > 0 } else { Path::new(&stopped).join("state.json").exists() };
+        while !begun() && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(5));
+        }
+        sleep(Duration::from_millis(50));
+        let id = child.id().to_string();
+        Command::new("kill").args(["-s", signal, &id]).stderr(Stdio::null()).status().unwrap();
         child.wait().unwrap();
     }
-    for out in [&killed, &whole] {
-        assert_ne!(run(&["triage", &runs, "--out", out]).status.code(), Some(2));
+    for out in [&stopped, &whole] {
+        assert_ne!(call(out).wait().unwrap().code(), Some(2));
+        assert_eq!(partial(out), 0);
     }
-    assert_eq!(judged(&killed), judged(&whole));
-    let partial =
-        fs::read_dir(&killed).unwrap().filter(|it| it.as_ref().unwrap().path().to_string_lossy().contains("partial"));
-    assert_eq!(partial.count(), 0);
+    assert_eq!(judged(&stopped), judged(&whole));
+    assert_eq!(reports(&stopped), reports(&whole));
+    for (name, _) in reports(&whole).into_values() {
+        let readme = |out: &str| fs::read(format!("{out}/{}/README.md", name.trim_matches('"'))).unwrap();
+        assert!(readme(&stopped) == readme(&whole), "{name}");
+    }
+}
+
+#[test]
+fn what_does_not_show_again_is_kept() {
+    let folder = Folder::new();
+    let runs = artifacts(&folder, 0..1);
+    let out = folder.path("findings");
+    let call = || run(&["triage", &runs, "--out", &out, "--backend", "rten"]);
+    call();
+    // As if the input had shown something in that first run.
+    let path = format!("{out}/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let (digest, entry) = state["inputs"].as_object_mut().unwrap().iter_mut().next().unwrap();
+    let digest = digest.clone();
+    entry["word"] = json!({"finding": {
+        "bucket": "rten wrong-value Relu", "signature": "rten wrong-value Relu", "title": "[rten kernel] Relu",
+        "backend": "rten", "version": "0.1.0", "level": "on", "kind": "wrong-value", "culprit": null, "cause": null,
+        "operators": 1, "symptom": "y is 1", "context": null,
+    }});
+    fs::write(&path, state.to_string()).unwrap();
+    for _ in 0..2 {
+        let output = call();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("1 findings did not show again"), "{}", text(&output.stdout));
+    }
+    let state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let kept = format!("{out}/{}", state["fickle"]["rten wrong-value Relu"]["folder"].as_str().unwrap());
+    assert!(fs::read_to_string(format!("{kept}/README.md")).unwrap().contains("y is 1"));
+    assert!(Path::new(&format!("{kept}/input-{digest}")).exists());
+    let index = fs::read_to_string(format!("{out}/index.html")).unwrap();
+    assert!(index.contains("Not shown again") && index.contains("y is 1"), "{index}");
 }
 
 /// Some known issues take the process with them.
