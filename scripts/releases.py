@@ -1,6 +1,7 @@
 """Released versions of runtimes in .native/releases, for scripts/known-bugs and scripts/bisect-release: fetched with pip,
 and rten built by cargo."""
 
+import fcntl
 import hashlib
 import os
 import re
@@ -151,7 +152,8 @@ def kept(runtime: str, release: str, make: Callable[[Path], None]) -> Path:
         made = Path(folder) / "made"
         made.mkdir()
         make(made)
-        made.rename(path)
+        if not path.exists():  # another script may have been quicker
+            made.rename(path)
     return path
 
 
@@ -176,9 +178,11 @@ def build_rten(release: str, folder: Path) -> None:
     (source / "Cargo.toml").write_text(f"{package}\n{dependencies}\n[workspace]\n")  # a workspace of its own
     # The crates that releases have in common are built once.
     command = ["cargo", "build", "--release", "--quiet", "--target-dir", str(RELEASES / ".rten-target")]
-    done = subprocess.run(command, cwd=source, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
-        why = errors[0] if errors else "cargo does not say why"
-        raise Unusable(f"rten {release} does not build ({why})")
-    shutil.copy(RELEASES / ".rten-target" / "release" / "rten_release", folder / "rten_release")
+    with open(RELEASES / ".rten-lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, cwd=source, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+            why = errors[0] if errors else "cargo does not say why"
+            raise Unusable(f"rten {release} does not build ({why})")
+        shutil.copy(RELEASES / ".rten-target" / "release" / "rten_release", folder / "rten_release")
