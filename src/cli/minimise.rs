@@ -152,7 +152,7 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
         let mark = match (issue, self::issue(harness, &listed, &minimised.case, &minimised.finding)) {
             (None, _) => String::new(),
             (Some(before), after) => {
-                buckets.add(&minimised.finding.signature, &before);
+                buckets.add(&minimised.finding.signature, after.as_ref().unwrap_or(&before));
                 of += 1;
                 same += usize::from(after.as_ref() == Some(&before));
                 if after.as_ref() == Some(&before) { before } else { format!("{before} became {after:?}") }
@@ -188,8 +188,8 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
     Ok(Exit::Finding)
 }
 
-/// How signatures and entries of the committed list go together. An entry may cover several operators and types, which
-/// have signatures of their own.
+/// How the signatures of least cases and the entries of the committed list that explain these go together. An entry may
+/// cover several operators and types, which have signatures of their own.
 #[derive(Default)]
 struct Buckets {
     /// Findings by signature and entry.
