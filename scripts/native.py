@@ -161,6 +161,12 @@ def installed(library: Library) -> bool:
 # ---- A user's own libraries ----
 
 
+def requirement(folder: str) -> str:
+    """What pip is asked for to fill a folder."""
+    (found,) = (library for library in LIBRARIES if library.folder == folder)
+    return found.wheels[0].requirement
+
+
 def own_path(library: Library) -> Optional[Path]:
     """The user's own copy, or None if .native is to be used."""
     value = os.environ.get(library.variable)

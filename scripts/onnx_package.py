@@ -1,5 +1,6 @@
-"""The official onnx package in an environment of its own, for scripts/check-models, scripts/node-tests,
-scripts/schemas and scripts/known-bugs. The first script that needs it installs it into .native/venv (35 MB)."""
+"""The official onnx package and ONNX Runtime in an environment of their own, for the scripts of reports, which `graphsmith
+triage` runs with it, and for scripts/check-models, scripts/node-tests, scripts/schemas, scripts/known-bugs and
+scripts/bisect-release. scripts/setup, or the first script that needs it, installs it into .native/venv (70 MB)."""
 
 import os
 import shutil
@@ -8,11 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import native
+
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / ".native"
 VENV = NATIVE / "venv"
 VERSION = "1.23.2"
 REQUIREMENTS = [f"onnx=={VERSION}", "protobuf<8"]  # numpy: whichever this Python has wheels of
+RUNTIME = native.requirement("onnxruntime")  # the release that is under test
 SCRIPT = f"scripts/{Path(sys.argv[0]).name}"
 
 
@@ -24,30 +28,39 @@ def enter() -> None:
     """Restarts the script with the interpreter of the environment, which is made when it is missing."""
     if Path(sys.prefix) == VENV:
         return
-    python = VENV / "bin" / "python"
-    stamp = VENV / ".installed"
-    wanted = "\n".join(REQUIREMENTS) + "\n"
-    if not (stamp.exists() and stamp.read_text() == wanted and python.exists()):
-        install(stamp, wanted)
+    python = ready()
     os.execv(python, [str(python), str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
 
 
+def ready() -> Path:
+    """The interpreter of the environment, which is made when it is missing."""
+    python = VENV / "bin" / "python"
+    stamp = VENV / ".installed"
+    wanted = "\n".join([*REQUIREMENTS, RUNTIME]) + "\n"
+    if not (stamp.exists() and stamp.read_text() == wanted and python.exists()):
+        install(stamp, wanted)
+    return python
+
+
 def install(stamp: Path, wanted: str) -> None:
-    print(f"{SCRIPT}: installing {REQUIREMENTS[0]} into {VENV} (35 MB)", file=sys.stderr)
+    print(f"{SCRIPT}: installing {REQUIREMENTS[0]} and {RUNTIME} into {VENV} (70 MB)", file=sys.stderr)
     NATIVE.mkdir(exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=NATIVE))
     try:
         made = run([sys.executable, "-m", "venv", str(partial / "venv")])
         if made.returncode:
             raise Problem(f"{sys.executable} cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)")
-        pip = [str(partial / "venv" / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        installed = run([*pip, "--disable-pip-version-check", "--only-binary=:all:", *REQUIREMENTS])
+        python = str(partial / "venv" / "bin" / "python")
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+        installed = run([*pip, *REQUIREMENTS])
         if installed.returncode:
             errors = [line for line in installed.stderr.splitlines() if line.startswith("ERROR")]
             raise Problem(
                 f"{REQUIREMENTS[0]} could not be installed ({errors[-1] if errors else 'pip does not say why'}): "
                 "check the network and `pip config list`, and run again"
             )
+        if run([*pip, RUNTIME]).returncode:  # not every Python has a wheel
+            print(f"{SCRIPT}: {RUNTIME} has no wheel for {sys.executable}: scripts of reports are not run", file=sys.stderr)
         (partial / "venv" / stamp.name).write_text(wanted)
         shutil.rmtree(VENV, ignore_errors=True)
         (partial / "venv").rename(VENV)  # its interpreter is a link, so only scripts like bin/pip break
@@ -67,6 +80,12 @@ def build_graphsmith() -> None:
         raise Problem("graphsmith does not build, for the reason above: correct it and run again")
 
 
+def built_graphsmith() -> list:
+    """The program that build_graphsmith has built."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or "target")
+    return [str(ROOT / target / "debug" / "graphsmith")]
+
+
 def graphsmith(*arguments: str) -> list:
     """The command that runs graphsmith as it is built here."""
     return ["cargo", "run", "--quiet", "--bin", "graphsmith", "--", *arguments]
@@ -84,3 +103,12 @@ def start(main) -> None:
     except KeyboardInterrupt:
         print(f"{SCRIPT}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def prepare() -> int:
+    ready()
+    return 0
+
+
+if __name__ == "__main__":
+    start(prepare)

@@ -1,5 +1,8 @@
-"""Released versions of runtimes in .native/releases, for scripts/known-bugs: fetched with pip, and rten built by cargo."""
+"""Released versions of runtimes in .native/releases, for scripts/known-bugs and scripts/bisect-release: fetched with pip,
+and rten built by cargo."""
 
+import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -16,6 +19,7 @@ from onnx_package import NATIVE, Problem
 RELEASES = NATIVE / "releases"
 SCRIPTS = Path(__file__).resolve().parent
 NUMPY = "1.26.4"  # wheels made for NumPy 1 do not load with a newer one
+OLDEST = {"rten": (0, 23)}  # that reads ONNX itself
 LONGEST = 120  # seconds that a release may take for a model
 REFUSED, CRASHED = 3, 4  # of run_release.py
 
@@ -24,11 +28,61 @@ class NoWheel(Exception):
     """A release has none for this Python."""
 
 
+class Unusable(Problem):
+    """A release that does not load or cannot be built."""
+
+
 class Answer(NamedTuple):
     """What a release makes of a model."""
 
-    verdict: str  # `answered`, `refused` or `crashed`
+    verdict: str  # `answered`, `refused`, `crashed` or `timed-out`
     words: str
+
+
+def listed(runtime: str) -> list:
+    """All final releases that this Python can have, the oldest first."""
+    found = crates(runtime) if runtime == "rten" else wheels(runtime)
+    final = [release for release in found if re.fullmatch(r"\d+(\.\d+)*", release)]
+    parts = lambda release: tuple(map(int, release.split(".")))
+    return sorted((release for release in final if parts(release) >= OLDEST.get(runtime, ())), key=parts)
+
+
+def wheels(runtime: str) -> list:
+    command = [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", "--only-binary=:all:", runtime]
+    done = onnx_package.run(command)
+    found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
+    if found is None:
+        raise Problem(f"the releases of {runtime} could not be listed ({error(done, 'pip')}): check the network and `pip config list`")
+    return found[1].split(", ")
+
+
+def crates(name: str) -> list:
+    """cargo tells only the newest release that fulfils a requirement: each is asked for by the one that came after it."""
+    print(f"{onnx_package.SCRIPT}: listing the releases of {name}", file=sys.stderr)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder)
+        (package / "src").mkdir()
+        (package / "src" / "lib.rs").touch()
+        while True:
+            older = f"<{found[-1]}" if found else "*"
+            manifest = f'[package]\nname = "list"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\n{name} = "{older}"\n[workspace]\n'
+            (package / "Cargo.toml").write_text(manifest)
+            (package / "Cargo.lock").unlink(missing_ok=True)
+            done = subprocess.run(
+                ["cargo", "generate-lockfile", "--quiet"], cwd=package, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            )
+            if done.returncode:
+                # There is none that is older.
+                if found and "candidate versions found which didn't match" in done.stderr:
+                    return found
+                raise Problem(f"the releases of {name} could not be listed ({error(done, 'cargo')}): check the network and run again")
+            found.append(re.search(rf'name = "{name}"\nversion = "([^"]+)"', (package / "Cargo.lock").read_text())[1])
+
+
+def error(done: subprocess.CompletedProcess, client: str) -> str:
+    errors = [line for line in done.stderr.splitlines() if line.lower().startswith("error")]
+    return errors[-1] if errors else f"{client} does not say why"
 
 
 def in_process(runtime: str, release: str) -> bool:
@@ -51,16 +105,17 @@ def library(release: str) -> Path:
     return kept("onnxruntime", release, make) / "libonnxruntime.so"
 
 
-def ask(runtime: str, release: str, model: Path, inputs: Path, outputs: Path, names) -> Answer:
-    """Has a release run a model in a process of its own and write its outputs."""
+def ask(runtime: str, release: str, model: Path, inputs: Path, outputs: Path, names, options=()) -> Answer:
+    """Has a release run a model in a process of its own and write its outputs; the options are run_release.py's."""
     environment = dict(os.environ, RUST_BACKTRACE="0", **place(runtime, release))
-    command = [sys.executable, str(SCRIPTS / "run_release.py"), runtime, str(model), str(inputs), str(outputs), *names]
+    files = map(str, (model, inputs, outputs))
+    command = [sys.executable, str(SCRIPTS / "run_release.py"), *options, runtime, *files, *names]
     try:
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=LONGEST
         )
     except subprocess.TimeoutExpired:
-        raise Problem(f"{runtime} {release} has not answered in {LONGEST} s: run again on a less busy machine") from None
+        return Answer("timed-out", f"no answer in {LONGEST} s")
     lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
     if done.returncode == 0:
         return Answer("answered", "")
@@ -69,13 +124,16 @@ def ask(runtime: str, release: str, model: Path, inputs: Path, outputs: Path, na
     if done.returncode == CRASHED or done.returncode < 0:
         return Answer("crashed", lines[0] if done.returncode == CRASHED else f"signal {-done.returncode}")
     folder = RELEASES / f"{runtime}-{release}"
-    raise Problem(f"{runtime} {release} cannot be run ({lines[-1]}): delete {folder}, which may not be whole, and run again")
+    raise Unusable(f"{runtime} {release} cannot be run ({lines[-1]}): delete {folder}, which may not be whole, and run again")
 
 
 def place(runtime: str, release: str) -> dict:
     """The environment in which run_release.py finds the release, which is fetched when it is missing."""
     if runtime == "rten":
-        return {"PATH": f"{kept(runtime, release, lambda folder: build_rten(release, folder))}{os.pathsep}{os.environ['PATH']}"}
+        # Another one where the program differs.
+        edition = hashlib.sha256((SCRIPTS / "rten_release.rs").read_bytes()).hexdigest()[:6]
+        folder = kept(runtime, f"{release}-{edition}", lambda folder: build_rten(release, folder))
+        return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     folders = [kept(runtime, release, lambda folder: pip("install", f"{runtime}=={release}", f"--target={folder}"))]
     if runtime != "tract":
         folders.append(kept("numpy", NUMPY, lambda folder: pip("install", f"numpy=={NUMPY}", f"--target={folder}")))
@@ -94,7 +152,8 @@ def kept(runtime: str, release: str, make: Callable[[Path], None]) -> Path:
         made = Path(folder) / "made"
         made.mkdir()
         make(made)
-        made.rename(path)
+        if not path.exists():  # another script may have been quicker
+            made.rename(path)
     return path
 
 
@@ -107,9 +166,7 @@ def pip(action: str, requirement: str, *more: str) -> None:
     others = re.search(r"\(from versions: (.*)\)", done.stderr)
     if others and others[1] != "none":
         raise NoWheel(f"no wheel of {requirement} for Python {sys.version_info.major}.{sys.version_info.minor}")
-    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    why = errors[-1] if errors else "pip does not say why"
-    raise Problem(f"{requirement} could not be fetched ({why}): check the network and `pip config list`, and run again")
+    raise Problem(f"{requirement} could not be fetched ({error(done, 'pip')}): check the network and `pip config list`, and run again")
 
 
 def build_rten(release: str, folder: Path) -> None:
@@ -119,10 +176,13 @@ def build_rten(release: str, folder: Path) -> None:
     package = '[package]\nname = "rten_release"\nversion = "0.0.0"\nedition = "2024"\n'
     dependencies = f'[dependencies]\nrten = "={release}"\nrten-tensor = "={release}"\n'
     (source / "Cargo.toml").write_text(f"{package}\n{dependencies}\n[workspace]\n")  # a workspace of its own
-    command = ["cargo", "build", "--release", "--quiet", "--target-dir", str(source / "target")]
-    done = subprocess.run(command, cwd=source, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
-        why = errors[0] if errors else "cargo does not say why"
-        raise Problem(f"rten {release} does not build ({why}): check the network and run again")
-    (source / "target" / "release" / "rten_release").rename(folder / "rten_release")
+    # The crates that releases have in common are built once.
+    command = ["cargo", "build", "--release", "--quiet", "--target-dir", str(RELEASES / ".rten-target")]
+    with open(RELEASES / ".rten-lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, cwd=source, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+            why = errors[0] if errors else "cargo does not say why"
+            raise Unusable(f"rten {release} does not build ({why})")
+        shutil.copy(RELEASES / ".rten-target" / "release" / "rten_release", folder / "rten_release")

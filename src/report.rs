@@ -7,12 +7,12 @@ mod python;
 mod readme;
 mod rust;
 
-use crate::backend::Setting;
+use crate::backend::{Level, Setting};
 use crate::case::Case;
 use crate::finding::Finding;
 use crate::harness::Form;
 use crate::metamorphic::{Axis, Way};
-use crate::oracle::{Difference, Expected, Wrong};
+use crate::oracle::{Difference, Expected, Kind, Wrong};
 use crate::tensor::TensorData;
 use crate::{graph, npz, onnx, reference};
 
@@ -30,6 +30,8 @@ pub const EXPECTED: &str = "expected.npz";
 pub const PICTURE: &str = "graph.svg";
 /// The input of the fuzzer.
 pub const INPUT: &str = "input";
+/// The finding for programs.
+pub const FACTS: &str = "finding.json";
 
 /// What a report tells.
 pub struct Report<'a> {
@@ -39,6 +41,19 @@ pub struct Report<'a> {
     /// The inputs of an earlier run of what was compiled.
     before: Option<Vec<TensorData>>,
     setting: Option<Setting>,
+}
+
+/// A finding for programs.
+#[derive(serde::Serialize, serde::Deserialize, Clone, Debug)]
+pub struct Facts {
+    pub title: String,
+    pub backend: String,
+    pub version: String,
+    pub level: Level,
+    pub kind: Kind,
+    pub signature: String,
+    /// The axis that has the model run otherwise, such as `threads`.
+    pub setting: Option<String>,
 }
 
 /// A program that shows the finding with the backend alone: exit status 1 while the bug is there, else 0.
@@ -114,12 +129,24 @@ impl<'a> Report<'a> {
         if let Some(input) = input {
             fs::write(folder.join(INPUT), input)?;
         }
+        fs::write(folder.join(FACTS), serde_json::to_string_pretty(&self.facts())?)?;
         let reproducer = self.reproducer(style);
         if let Some(reproducer) = &reproducer {
             fs::write(folder.join(reproducer.file), &reproducer.text)?;
         }
         let text = readme::text(self, reproducer.as_ref(), drawing.is_some(), input.is_some());
         fs::write(folder.join(README), text)
+    }
+
+    /// What `scripts/bisect-release` and `graphsmith run` have to know.
+    fn facts(&self) -> Facts {
+        let Finding { backend, version, level, kind, signature, .. } = self.finding;
+        let setting = match self.finding.form {
+            Form::Variant(Axis { way: Way::Setting(_), name, .. }) => Some((*name).to_owned()),
+            _ => None,
+        };
+        let (backend, version, signature) = (backend.clone(), version.clone(), signature.clone());
+        Facts { title: title(self), backend, version, level: *level, kind: *kind, signature, setting }
     }
 
     /// The data of the graph's inputs.

@@ -9,6 +9,9 @@ use std::thread;
 /// How the threads that backends start are named. A panic there reaches the isolated caller by being resumed.
 const WORKER_THREADS: [&str; 1] = ["rten-"];
 
+/// Hexadecimal digits from which on a number is an address.
+const ADDRESS_DIGITS: usize = 8;
+
 thread_local! {
     static ISOLATED: Cell<bool> = const { Cell::new(false) };
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -63,15 +66,41 @@ fn worker_panic() -> std::sync::MutexGuard<'static, Option<String>> {
 fn describe(info: &PanicHookInfo) -> String {
     let message = info.payload_as_str().unwrap_or("panicked without a message");
     let Some(location) = info.location() else { return message.to_owned() };
-    // Sources of dependencies lie in `.../registry/src/<registry>/<crate>-<version>/...`.
-    let in_registry = location.file().split_once("/registry/src/").and_then(|(_, file)| file.split_once('/'));
-    let file = in_registry.map_or(location.file(), |(_, file)| file);
-    format!("{message} at {file}:{}", location.line())
+    format!("{} at {}:{}", without_addresses(message), portable(location.file()), location.line())
+}
+
+/// The path of a source file without what differs from machine to machine.
+fn portable(file: &str) -> &str {
+    // Sources of dependencies lie in `.../registry/src/<registry>/<crate>-<version>/...`, those of the standard library in
+    // `/rustc/<commit>/...`.
+    let below = |folder: &str| file.split_once(folder).and_then(|(_, file)| file.split_once('/'));
+    below("/registry/src/").or_else(|| below("/rustc/")).map_or(file, |(_, file)| file)
+}
+
+/// A message without the addresses of the process, which differ from run to run.
+fn without_addresses(message: &str) -> String {
+    let mut parts = message.split("0x");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_hexdigit()).len();
+        // Shorter numbers are data, such as an alignment.
+        if digits < ADDRESS_DIGITS { text + "0x" + part } else { text + "0x..." + &part[digits..] }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_between_machines_and_runs_is_left_out() {
+        assert_eq!(portable("/home/a/.cargo/registry/src/index-0123/x-1.0/src/a.rs"), "x-1.0/src/a.rs");
+        assert_eq!(portable("/rustc/0123abc/library/core/src/num/mod.rs"), "library/core/src/num/mod.rs");
+        assert_eq!(portable("src/a.rs"), "src/a.rs");
+        let told = "a multiple of 0x8 but is 0x7ffd2a1b3c4d, not 0x7ffd2a1b0000";
+        assert_eq!(without_addresses(told), "a multiple of 0x8 but is 0x..., not 0x...");
+        assert_eq!(without_addresses("plain 0x"), "plain 0x");
+    }
 
     fn crash(run: impl FnOnce()) -> String {
         match isolate(|| {

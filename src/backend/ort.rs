@@ -26,8 +26,9 @@ const THREADS: usize = 3;
 /// Names the library's file at run time.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// The rewrite rules and graph transformers of the CPU provider (`graph_transformer_utils.cc` in core/optimizer), in the
-/// order in which they are registered. Those that the provider needs are no part of the levels and cannot be left out.
+/// The rewrite rules and graph transformers of the CPU provider (`graph_transformer_utils.cc` in core/optimizer), roughly
+/// in the order in which they are registered. Those that the provider needs are no part of the levels and cannot be left
+/// out.
 const PASSES: &[&str] = &[
     "EliminateIdentity",
     "EliminateSlice",
@@ -58,9 +59,11 @@ const PASSES: &[&str] = &[
     "GeluFusionL1",
     "LayerNormFusionL1",
     "QDQPropagationTransformer",
+    "WhereDummyDq",
     "WeightBiasQuantization",
     "EnsureUniqueDQForNodeUnit",
     "TransposeOptimizer",
+    "TransposeOptimizer_CPUExecutionProvider",
     "ClipQuantRewrite",
     "ReluQuantRewrite",
     "QDQS8ToU8Transformer",
@@ -79,15 +82,22 @@ const PASSES: &[&str] = &[
     "MatmulTransposeFusion",
     "BiasGeluFusion",
     "SkipLayerNormFusion",
+    "BiasSkipLayerNormFusion",
+    "GroupQueryAttentionFusion",
+    "GroupQueryAttentionPreNormFusion",
+    "BiasDropoutFusion",
     "FastGeluFusion",
     "QuickGeluFusion",
     "BiasSoftmaxFusion",
     "MatMulScaleFusion",
+    "MatMulActivationFusion",
+    "SwiGluFusion",
     "MatMulNBitsFusion",
     "QDQFinalCleanupTransformer",
     "NchwcTransformer",
     "NhwcTransformer",
     "ConvAddActivationFusion",
+    "FuseFp16InitializerToFp32NodeTransformer",
 ];
 
 /// ONNX Runtime with its CPU execution provider, on one thread unless asked otherwise.
@@ -320,4 +330,89 @@ fn element_type(dtype: DType) -> TensorElementType {
 
 fn known(theirs: TensorElementType) -> Option<DType> {
     DType::ALL.into_iter().find(|&dtype| element_type(dtype) == theirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Value;
+    use crate::onnx::export_type;
+    use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
+    use prost::Message;
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+
+    /// Those of the passes that are rewrite rules, which the log does not name.
+    const RULES: &[&str] = &[
+        "EliminateIdentity",
+        "EliminateSlice",
+        "UnsqueezeElimination",
+        "EliminateDropout",
+        "ExpandElimination",
+        "CastElimination",
+        "PreShapeNodeElimination",
+        "NoopElimination",
+        "DivMulFusion",
+        "FuseReluClip",
+        "GemmSumFusion",
+        "GemmTransposeFusion",
+        "NotWhereFusion",
+        "ConvAddFusion",
+        "ConvMulFusion",
+        "ConvBNFusion",
+        "Pad_Fusion",
+        "MatMul_BatchNormalization_Fusion",
+        "LabelEncoderFusion",
+        "ClipQuantRewrite",
+        "ReluQuantRewrite",
+    ];
+    /// Transformers that make a model fit for the provider and run whatever is left out, or have nothing to do here.
+    const NEEDED: &[&str] = &[
+        "EnsureUniqueDQForNodeUnit",
+        "FreeDimensionOverrideTransformer",
+        "RemoveDuplicateCastTransformer",
+        "CastFloat16Transformer",
+        "MemcpyTransformer",
+    ];
+
+    fn relu() -> Vec<u8> {
+        let value = |name: &str| export_type(&Value { name: name.to_owned(), dtype: DType::F32, shape: vec![2] });
+        let (input, output) = (vec!["x".to_owned()], vec!["y".to_owned()]);
+        let node = vec![NodeProto { op_type: "Relu".to_owned(), input, output, ..Default::default() }];
+        let (input, output) = (vec![value("x")], vec![value("y")]);
+        let graph = Some(GraphProto { name: "relu".to_owned(), node, input, output, ..Default::default() });
+        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 18 }];
+        ModelProto { ir_version: 8, opset_import, graph, ..Default::default() }.encode_to_vec()
+    }
+
+    /// The transformers that the log names while a model is loaded.
+    fn transformers(environment: &Environment, disabled: &str) -> BTreeSet<String> {
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = log.clone();
+        let logger = move |_: LogLevel, _: &str, _: &str, _: &str, message: &str| {
+            kept.lock().unwrap().push(message.to_owned());
+        };
+        let builder = builder(environment, GraphOptimizationLevel::All, 1).unwrap();
+        let builder = builder.with_log_level(LogLevel::Info).unwrap().with_logger(Arc::new(logger)).unwrap();
+        let mut builder = builder.with_disabled_optimizers(disabled).unwrap();
+        drop(builder.commit_from_memory(&relu()).unwrap());
+        let log = log.lock().unwrap();
+        let named = log.iter().filter_map(|line| line.strip_prefix("GraphTransformer ")?.split(' ').next());
+        named.filter(|name| !name.ends_with("_RuleBasedTransformer")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn passes_are_those_of_the_library() {
+        let Ok(runtime) = load(&library_path()) else { return };
+        if runtime.version != "1.32.0" {
+            return;
+        }
+        let passes = || PASSES.iter().filter(|pass| !RULES.contains(pass));
+        let all = transformers(&runtime.environment, "");
+        let unknown: Vec<_> = passes().filter(|&&pass| !all.contains(pass)).collect();
+        assert!(unknown.is_empty(), "not in the library: {unknown:?}");
+        let left = transformers(&runtime.environment, &PASSES.join(";"));
+        let left: Vec<_> = left.iter().filter(|name| !NEEDED.contains(&name.as_str())).collect();
+        assert!(left.is_empty(), "run although they are left out, or are not listed: {left:?}");
+    }
 }

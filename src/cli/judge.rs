@@ -6,7 +6,7 @@ use graphsmith::case::Case;
 use graphsmith::finding::{Finding, symptom};
 use graphsmith::harness::{Harness, Part, Verdict};
 use graphsmith::known::Place;
-use graphsmith::oracle::Outcome;
+use graphsmith::oracle::{Kind, Outcome, Wrong};
 use graphsmith::tensor::TensorData;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -46,13 +46,22 @@ pub struct Row {
     pub answer: String,
     /// How it differs, why it is unsupported, or the id of the known issue.
     pub detail: String,
+    /// The kind of the difference.
+    pub kind: Option<Kind>,
 }
 
 impl Row {
     pub fn new(harness: &Harness, outcome: &Outcome, answer: impl Into<String>, detail: String) -> Row {
         let version = harness.target(outcome.backend).version.clone();
         let level = outcome.level.to_string();
-        Row { backend: outcome.backend.to_owned(), version, level, answer: answer.into(), detail: one_line(&detail) }
+        Row {
+            backend: outcome.backend.to_owned(),
+            version,
+            level,
+            answer: answer.into(),
+            detail: one_line(&detail),
+            kind: None,
+        }
     }
 }
 
@@ -82,17 +91,18 @@ fn judged(case: &Case) -> String {
 /// Judges what another runtime has computed: a row for each output that is wrong. The known issues are those of the
 /// backends of this build and explain nothing here.
 pub fn foreign(case: &Case, runtime: String, outputs: Vec<TensorData>) -> Report {
-    let row = |answer: &str, detail: String| Row {
+    let row = |answer: &str, detail: String, kind| Row {
         backend: runtime.clone(),
         version: String::new(),
         level: String::new(),
         answer: answer.to_owned(),
         detail,
+        kind,
     };
     let wrong = case.expectation.judge_each(&Ok(outputs));
-    let differing = wrong.iter().map(|wrong| row("differs", symptom(case, wrong)));
+    let differing = wrong.iter().map(|wrong| row("differs", symptom(case, wrong), Some(wrong.kind())));
     let (verdict, rows) = match wrong.is_empty() {
-        true => ("agree", vec![row("agrees", String::new())]),
+        true => ("agree", vec![row("agrees", String::new(), None)]),
         false => ("finding", differing.collect()),
     };
     Report { verdict, notes: vec![judged(case)], rows, finding: None }
@@ -116,7 +126,8 @@ fn rows(harness: &mut Harness, part: &Part) -> Vec<Row> {
                 ("known", format!("{id}: {}", symptom(case, wrong)))
             }
         };
-        rows.push(Row::new(harness, outcome, answer, detail));
+        let kind = unexplained.or(wrong.first()).map(Wrong::kind);
+        rows.push(Row { kind, ..Row::new(harness, outcome, answer, detail) });
     }
     rows
 }

@@ -10,6 +10,7 @@ use graphsmith::known::{Known, Place};
 use graphsmith::limits::MAX_INPUT_BYTES;
 use graphsmith::minimise::{self, Minimised, Subject};
 use graphsmith::{case, case::Case};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -126,6 +127,7 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
     let (mut before, mut after, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
     let listed = Known::built_in()?;
     let (mut same, mut of) = (0, 0);
+    let mut buckets = Buckets::default();
     let mut seed = arguments.seed;
     while after.len() < count {
         let input = input::random(seed, arguments.records);
@@ -150,6 +152,7 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
         let mark = match (issue, self::issue(harness, &listed, &minimised.case, &minimised.finding)) {
             (None, _) => String::new(),
             (Some(before), after) => {
+                buckets.add(&minimised.finding.signature, after.as_ref().unwrap_or(&before));
                 of += 1;
                 same += usize::from(after.as_ref() == Some(&before));
                 if after.as_ref() == Some(&before) { before } else { format!("{before} became {after:?}") }
@@ -181,7 +184,41 @@ fn sample(harness: &mut Harness, arguments: &Arguments, count: usize, out: &mut 
         writeln!(out, "{name:24} {:8.2} {:8.2} {:8.2}", at(0.5), at(0.9), at(1.0))?;
     }
     writeln!(out, "{same} of {of} that known.toml explains are explained by the same entry afterwards")?;
+    buckets.tell(out)?;
     Ok(Exit::Finding)
+}
+
+/// How the signatures of least cases and the entries of the committed list that explain these go together. An entry may
+/// cover several operators and types, which have signatures of their own.
+#[derive(Default)]
+struct Buckets {
+    /// Findings by signature and entry.
+    counts: BTreeMap<(String, String), usize>,
+}
+
+impl Buckets {
+    fn add(&mut self, signature: &str, issue: &str) {
+        *self.counts.entry((signature.to_owned(), issue.to_owned())).or_default() += 1;
+    }
+
+    fn tell(&self, out: &mut dyn Write) -> Result<()> {
+        let total: usize = self.counts.values().sum();
+        // The findings whose signature belongs to the entry that has most of it.
+        let mut most: BTreeMap<&str, usize> = BTreeMap::new();
+        for ((signature, _), &count) in &self.counts {
+            let most = most.entry(signature).or_default();
+            *most = count.max(*most);
+        }
+        let issues: BTreeSet<&str> = self.counts.keys().map(|(_, issue)| issue.as_str()).collect();
+        writeln!(
+            out,
+            "these {total} have {} signatures and {} entries; {} of them share their signature with no other entry",
+            most.len(),
+            issues.len(),
+            most.values().sum::<usize>()
+        )?;
+        Ok(())
+    }
 }
 
 /// The entry of the committed list that explains a finding.

@@ -6,15 +6,18 @@ use super::{Error, Exit, Result, one_line, peers};
 use graphsmith::backend::isolate;
 use graphsmith::case::Case;
 use graphsmith::harness::Harness;
+use graphsmith::metamorphic::{self, Axis};
 use graphsmith::model::{LeafData, Model};
 use graphsmith::npz::Arrays;
 use graphsmith::onnx::proto::ModelProto;
 use graphsmith::oracle::exceptional;
 use graphsmith::reference::{self, Defect, Precision, Values};
+use graphsmith::report::{self, Facts};
 use graphsmith::search;
 use graphsmith::spec::Role;
 use graphsmith::tensor::TensorData;
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -63,11 +66,15 @@ fn dimension(text: &str) -> std::result::Result<(String, usize), String> {
     Ok((name.to_owned(), size.parse().map_err(|_| format!("`{size}` is not a size"))?))
 }
 
-/// Where a model's inputs come from.
+/// Where a model's inputs come from, and how it is run.
 #[derive(Default)]
 pub struct Options {
     pub seed: u64,
     pub inputs: Option<PathBuf>,
+    /// The inputs of a run before.
+    pub before: Option<PathBuf>,
+    /// The axis of a setting that it is run with as well.
+    pub setting: Option<&'static Axis>,
     pub dims: BTreeMap<String, usize>,
     pub symbol_size: usize,
 }
@@ -76,6 +83,8 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     let options = Options {
         seed: arguments.seed,
         inputs: arguments.inputs.clone(),
+        before: None,
+        setting: None,
         dims: arguments.dim.iter().cloned().collect(),
         symbol_size: arguments.symbol_size,
     };
@@ -92,7 +101,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
 /// The case of an ONNX model, or of a folder with one and its inputs.
 pub fn case_of(harness: &Harness, path: &Path) -> Result<Case> {
     let (model, inputs) = match path.is_dir() {
-        true => (path.join("model.onnx"), Some(path.join("inputs.npz"))),
+        true => (path.join(report::MODEL), Some(path.join(report::INPUTS))),
         false => (path.to_owned(), None),
     };
     let subject = Subject::read(&model, &Options { inputs, symbol_size: 2, ..Options::default() })?;
@@ -100,10 +109,42 @@ pub fn case_of(harness: &Harness, path: &Path) -> Result<Case> {
     subject.case(harness).map_err(|reason| Error::Usage(format!("{shown} cannot be minimised: {reason}")))
 }
 
+/// What a folder of `graphsmith gen`, or of a report, says beside its model.
+pub fn of_folder(folder: &Path) -> Options {
+    let facts = fs::read(folder.join(report::FACTS)).ok();
+    let facts: Option<Facts> = facts.and_then(|text| serde_json::from_slice(&text).ok());
+    let setting = facts.and_then(|facts| metamorphic::by_name(&facts.setting?));
+    let before = Some(folder.join(report::BEFORE)).filter(|path| path.exists());
+    Options { inputs: Some(folder.join(report::INPUTS)), before, setting, symbol_size: 2, ..Options::default() }
+}
+
+/// The case of a model with all of its forms; or why it has none, for people.
+fn case(
+    harness: &Harness,
+    subject: &Subject,
+    path: &Path,
+    options: &Options,
+) -> Result<std::result::Result<Case, String>> {
+    let mut case = match subject.case(harness) {
+        Ok(case) => case,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    if options.before.is_some() {
+        let inputs = options.before.clone();
+        let before = Subject::read(path, &Options { inputs, symbol_size: options.symbol_size, ..Options::default() })?;
+        let again = Some(Box::new(case));
+        case = match before.case(harness) {
+            Ok(before) => Case { again, ..before },
+            Err(reason) => return Ok(Err(format!("of the inputs of the first run: {reason}"))),
+        };
+    }
+    Ok(Ok(Case { setting: options.setting, ..case }))
+}
+
 /// Judges an ONNX file; without a reference for it, compares the backends.
 pub fn model(harness: &mut Harness, path: &Path, options: &Options) -> Result<Report> {
     let subject = Subject::read(path, options)?;
-    match subject.case(harness) {
+    match case(harness, &subject, path, options)? {
         Ok(case) => judge::case(harness, &case),
         Err(reason) => Ok(peers::compare(harness, &subject.onnx, &subject.inputs, &subject.data(), &reason)),
     }

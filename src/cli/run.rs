@@ -1,12 +1,13 @@
 //! `graphsmith run`: what inputs of the fuzzer, or folders with a model and inputs, find.
 
 use super::judge::{self, Report};
-use super::replay::{self, Options};
+use super::replay;
 use super::{Error, Exit, Result};
 use graphsmith::case::{self, Case};
 use graphsmith::harness::Harness;
 use graphsmith::input::Input;
 use graphsmith::limits::MAX_INPUT_BYTES;
+use graphsmith::report;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -34,8 +35,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
 
 fn one(harness: &mut Harness, file: &Path) -> Result<Report> {
     if file.is_dir() {
-        let inputs = Some(file.join("inputs.npz"));
-        return replay::model(harness, &file.join("model.onnx"), &Options { inputs, ..Options::default() });
+        return replay::model(harness, &file.join(report::MODEL), &replay::of_folder(file));
     }
     if super::is_onnx(file) {
         let shown = file.display();

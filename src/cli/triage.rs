@@ -7,8 +7,8 @@ use graphsmith::known::Known;
 use graphsmith::limits::MAX_INPUT_BYTES;
 use graphsmith::report;
 use indicatif::ProgressBar;
-use reproduce::Python;
-use state::{Entry, Ran, State, Written};
+use reproduce::Runners;
+use state::{Bucket, Entry, Fickle, Ran, State, Written};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -22,6 +22,8 @@ use worker::{Found, Job, Word};
 
 mod child;
 mod index;
+mod program;
+mod releases;
 mod reproduce;
 mod state;
 pub mod worker;
@@ -32,17 +34,24 @@ const ARTIFACTS: [&str; 5] = ["crash-", "timeout-", "oom-", "leak-", "slow-unit-
 const SAVED_EVERY: Duration = Duration::from_secs(2);
 /// The page of all reports.
 const INDEX: &str = "index.html";
+/// The folder of what does not show again.
+const FICKLE: &str = "fickle";
+/// How the name of a folder ends that is being written.
+const PARTIAL: &str = ".partial";
 
 /// Sort what runs have found into one report for each bug
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   graphsmith triage fuzz/artifacts --out findings
-  graphsmith triage run1 run2 --out findings --python venv/bin/python
+  graphsmith triage run1 run2 --out findings --releases
 
 Takes files named crash-*, timeout-*, oom-*, leak-* and slow-unit-* in the folders and below, and any file that is named
-itself. Each is judged in a child process that a backend may take with it. Files with one signature are one bug: the
-smallest of them becomes a report folder, whose script is run if it can be. OUT/index.html lists all.
+itself. Each is judged in a child process that a backend may take with it. Files with one signature are one bug:
+the least that one of the smallest comes down to becomes a report folder, whose script or program is run. What does not
+show again when its report is to be written is kept in OUT/fickle. OUT/index.html lists all.
+
+Programs in Rust are built with the crates of their backend, which takes minutes once and seconds later.
 
 Stopped at any moment, it goes on where it was when it is called again. Exit code 1 when there is a finding.")]
 pub struct Arguments {
@@ -61,9 +70,15 @@ pub struct Arguments {
     /// MiB that judging one file may take
     #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(256..))]
     memory: u64,
-    /// The Python with onnx, numpy and onnxruntime that runs the scripts [default: .native/venv/bin/python, python3]
+    /// The Python with onnx, numpy and onnxruntime that runs the scripts [default: that of scripts/setup, python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+    /// Do not build and run the programs of findings in backends that are written in Rust
+    #[arg(long)]
+    no_programs: bool,
+    /// Find the first release of the backend that has each bug, and tell it in the report; downloads releases
+    #[arg(long)]
+    releases: bool,
     #[command(flatten)]
     worker: worker::Arguments,
 }
@@ -76,17 +91,23 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     triage.judge = triage.judge()?;
     if state.judge != triage.judge {
         // Other backends may say otherwise. Reports are written anew where they are needed.
-        state = State { judge: triage.judge.clone(), reports: state.reports, ..State::default() };
+        let State { reports, fickle, .. } = state;
+        state = State { judge: triage.judge.clone(), reports, fickle, ..State::default() };
         state.reports.values_mut().for_each(|written| written.input.clear());
+        state.fickle.values_mut().for_each(|fickle| fickle.tried.clear());
     }
     let new = news(&files, &state)?;
     let (known_before, total) = (files.len() - new.len(), files.len());
     triage.judge_all(&mut state, new)?;
     triage.report_all(&mut state)?;
+    if arguments.releases {
+        triage.date_all(&state)?;
+    }
     let known = if arguments.worker.no_known { Known::default() } else { Known::built_in()? };
     state::replace(&arguments.out.join(INDEX), index::page(&state, &known, &arguments.out).as_bytes())?;
     tell(&state, total, known_before, &arguments.out, out)?;
-    Ok(if state.bugs().is_empty() { Exit::Fine } else { Exit::Finding })
+    let none = state.bugs().is_empty() && state.fickle.is_empty();
+    Ok(if none { Exit::Fine } else { Exit::Finding })
 }
 
 /// The files to be judged, sorted.
@@ -222,120 +243,218 @@ impl Triage<'_> {
     /// Writes the report of every bucket whose smallest input has no report yet.
     fn report_all(&self, state: &mut State) -> Result<()> {
         self.remove_old(state)?;
-        let current = |signature: &str, input: &str| {
-            let written = state.reports.get(signature);
-            written
-                .is_some_and(|it| it.input == input && self.arguments.out.join(&it.folder).join("README.md").exists())
-        };
-        let missing: Vec<Wanted> = state
-            .buckets()
-            .into_iter()
-            .filter(|(signature, bucket)| !current(signature, bucket.digest))
-            .map(|(signature, bucket)| Wanted {
-                signature: signature.to_owned(),
-                digest: bucket.digest.to_owned(),
-                job: Job { file: bucket.smallest.file.clone(), lost: bucket.smallest.lost.clone(), report: None },
-            })
-            .collect();
+        let missing: Vec<Wanted> = state.buckets().into_iter().filter_map(|it| self.wanted(state, it)).collect();
         let bar = progress(missing.len() as u64, "reports");
-        let python = Python::find(self.arguments.python.as_deref());
+        let out = &self.arguments.out;
+        let runners = Runners::new(self.arguments.python.as_deref(), !self.arguments.no_programs, out);
         let work = |worker: &mut Worker, wanted: Wanted| {
-            let written = self.report(worker, &wanted, &python)?;
+            let written = self.report(worker, &wanted, &runners, &bar)?;
             Ok((wanted, written))
         };
-        self.each(missing, work, |(wanted, written): (Wanted, Option<(Ran, Found)>)| {
+        self.each(missing, work, |(wanted, told): (Wanted, Told)| {
             bar.inc(1);
-            let Some((ran, found)) = written else { return self.tell_lost(&wanted, &bar) };
-            let folder = folder_name(&found.signature, &wanted.signature);
-            let old = state.reports.get(&wanted.signature).filter(|old| old.folder != folder);
-            old.map_or(Ok(()), |old| remove(&self.arguments.out.join(&old.folder)))?;
-            let written = Written { folder, input: wanted.digest, ran, found };
-            state.reports.insert(wanted.signature, written);
-            state.write(&self.arguments.out)
+            let old = state.reports.get(&wanted.signature).map(|old| old.folder.clone());
+            match told {
+                Told::Report(ran, found) => {
+                    let folder = folder_name(&found.signature, &wanted.signature);
+                    old.filter(|old| *old != folder).map_or(Ok(()), |old| remove(&out.join(old)))?;
+                    if let Some(fickle) = state.fickle.remove(&wanted.signature) {
+                        remove(&out.join(fickle.folder))?;
+                    }
+                    let input = wanted.candidates[0].0.clone();
+                    state.reports.insert(wanted.signature, Written { folder, input, ran, found: *found });
+                }
+                Told::Fickle(fickle) => {
+                    old.map_or(Ok(()), |old| remove(&out.join(old)))?;
+                    state.reports.remove(&wanted.signature);
+                    state.fickle.insert(wanted.signature, *fickle);
+                }
+            }
+            state.write(out)
         })?;
         bar.finish_and_clear();
         Ok(())
     }
 
-    fn tell_lost(&self, wanted: &Wanted, bar: &ProgressBar) -> Result<()> {
-        let file = wanted.job.file.display();
-        bar.suspend(|| writeln!(io::stderr(), "{file}: found otherwise the second time, or gone: it has no report"))
-            .map_err(Error::Output)
+    /// What is to be done for a bucket; None where its report is there, or its inputs are known to be fickle.
+    fn wanted(&self, state: &State, (signature, bucket): (&str, Bucket)) -> Option<Wanted> {
+        let (smallest, entry) = bucket.candidates[0];
+        let out = &self.arguments.out;
+        let written = state.reports.get(signature);
+        if written.is_some_and(|it| it.input == smallest && out.join(&it.folder).join(report::README).exists()) {
+            return None;
+        }
+        let fickle = state.fickle.get(signature);
+        if fickle.is_some_and(|it| bucket.candidates.iter().all(|(digest, _)| it.tried.iter().any(|old| old == digest)))
+        {
+            return None;
+        }
+        let Word::Finding(found) = &entry.word else { return None };
+        let job = |entry: &Entry| Job { file: entry.file.clone(), lost: entry.lost.clone(), report: None };
+        Some(Wanted {
+            signature: signature.to_owned(),
+            seen: (**found).clone(),
+            candidates: bucket.candidates.iter().map(|(digest, entry)| ((*digest).to_owned(), job(entry))).collect(),
+        })
     }
 
-    /// Removes the reports of buckets that are no more: their bugs are known now, or gone with a new version.
-    fn remove_old(&self, state: &mut State) -> Result<()> {
-        let kept: Vec<String> = state.buckets().into_keys().map(str::to_owned).collect();
-        let gone: Vec<String> = state.reports.keys().filter(|&it| !kept.contains(it)).cloned().collect();
-        for signature in gone {
-            if let Some(written) = state.reports.remove(&signature) {
-                remove(&self.arguments.out.join(written.folder))?;
+    /// Has the first bad release of every bug found that is not known yet.
+    fn date_all(&self, state: &State) -> Result<()> {
+        let folders = state.bugs().into_iter().filter_map(|bug| Some(self.arguments.out.join(&bug.written?.folder)));
+        let missing: Vec<PathBuf> = folders.filter(|folder| !folder.join(releases::FILE).exists()).collect();
+        let bar = progress(missing.len() as u64, "releases");
+        for folder in missing {
+            bar.set_message(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            if let Err(reason) = releases::find(&folder) {
+                bar.suspend(|| writeln!(io::stderr(), "{}: {reason}", folder.display())).map_err(Error::Output)?;
             }
+            bar.inc(1);
         }
+        bar.finish_and_clear();
         Ok(())
     }
 
-    /// Writes a report under another name, runs its script, and then gives it its name, so that a folder that is there is
-    /// whole. None: the input is found otherwise the second time.
-    fn report(
-        &self,
-        worker: &mut Worker,
-        wanted: &Wanted,
-        python: &std::result::Result<Python, String>,
-    ) -> Result<Option<(Ran, Found)>> {
-        let partial = self.arguments.out.join(format!(".{}.partial", digest(wanted.signature.as_bytes())));
-        let failed = |source| Error::Write { path: partial.clone(), source };
-        let mut told = None;
-        // What needs the very bytes of the model is shown by the second script.
-        for inline in [true, false] {
-            remove(&partial)?;
-            fs::create_dir_all(&partial).map_err(failed)?;
-            let job = Job { report: Some((partial.clone(), inline)), ..wanted.job.clone() };
-            let (Word::Finding(found), _) = worker.judge(job)? else { break };
-            if found.bucket != wanted.signature {
-                break;
+    /// Removes the reports of buckets that are no more, whose bugs are known now or gone with a new version, and what a
+    /// triage that was killed has left half-written.
+    fn remove_old(&self, state: &mut State) -> Result<()> {
+        let kept: Vec<String> = state.buckets().into_keys().map(str::to_owned).collect();
+        let mut gone = Vec::new();
+        let is_kept = |signature: &String| kept.contains(signature);
+        state.reports.retain(|signature, written| {
+            is_kept(signature) || {
+                gone.push(self.arguments.out.join(&written.folder));
+                false
             }
-            let ran = run(&partial, &found, python).map_err(failed)?;
-            let again = matches!(ran, Ran::ShowsNot(_));
-            told = Some((ran, *found));
-            if !again {
-                break;
+        });
+        state.fickle.retain(|signature, fickle| {
+            is_kept(signature) || {
+                gone.push(self.arguments.out.join(&fickle.folder));
+                false
+            }
+        });
+        let failed = |source| Error::Read { path: self.arguments.out.clone(), source };
+        for entry in fs::read_dir(&self.arguments.out).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') && name.ends_with(PARTIAL) && path.is_dir() {
+                gone.push(path);
             }
         }
-        let Some((ran, found)) = told else {
-            remove(&partial)?;
-            return Ok(None);
-        };
+        gone.iter().try_for_each(|folder| remove(folder))
+    }
+
+    /// Minimises the candidates and writes the report of what is least, under another name until it is whole; runs its
+    /// script.
+    fn report(&self, worker: &mut Worker, wanted: &Wanted, runners: &Runners, bar: &ProgressBar) -> Result<Told> {
+        let mut least: Option<(PathBuf, Job, Found)> = None;
+        let mut then = String::new();
+        for (input, job) in &wanted.candidates {
+            let partial = self
+                .arguments
+                .out
+                .join(format!(".{}{PARTIAL}", digest(format!("{} {input}", wanted.signature).as_bytes())));
+            match write(worker, wanted, job, &partial, true)? {
+                Ok(found) if least.as_ref().is_none_or(|(_, _, least)| found.operators < least.operators) => {
+                    let enough = found.operators == 1;
+                    if let Some((old, ..)) = least.replace((partial, job.clone(), *found)) {
+                        remove(&old)?;
+                    }
+                    if enough {
+                        break;
+                    }
+                }
+                Ok(_) => remove(&partial)?,
+                Err(word) => {
+                    then = word;
+                    remove(&partial)?;
+                }
+            }
+        }
+        let Some((partial, job, mut found)) = least else { return self.fickle(wanted, then) };
+        let failed = |source| Error::Write { path: partial.clone(), source };
+        let mut ran = runners.run(&partial, &found, bar).map_err(failed)?;
+        // What needs the very bytes of the model is shown by the second script.
+        if matches!(ran, Ran::ShowsNot(_)) && partial.join(reproduce::SCRIPT).exists() {
+            match write(worker, wanted, &job, &partial, false)? {
+                Ok(again) => found = *again,
+                Err(then) => {
+                    remove(&partial)?;
+                    return self.fickle(wanted, then);
+                }
+            }
+            ran = runners.run(&partial, &found, bar).map_err(failed)?;
+        }
         reproduce::tell(&partial, &ran, &needs(&partial, &found)).map_err(failed)?;
         let whole = self.arguments.out.join(folder_name(&found.signature, &wanted.signature));
         remove(&whole)?;
         fs::rename(&partial, &whole).map_err(failed)?;
-        Ok(Some((ran, found)))
+        Ok(Told::Report(ran, Box::new(found)))
+    }
+
+    /// Keeps the inputs of a finding that does not come again, and what was seen.
+    fn fickle(&self, wanted: &Wanted, then: String) -> Result<Told> {
+        let folder = format!("{FICKLE}/{}", folder_name(&wanted.signature, &wanted.signature));
+        let path = self.arguments.out.join(&folder);
+        let failed = |source| Error::Write { path: path.clone(), source };
+        remove(&path)?;
+        fs::create_dir_all(&path).map_err(failed)?;
+        let seen = &wanted.seen;
+        let mut text = format!(
+            "# {}\n\nMet once, and not again when it was to be minimised.\n\n- Seen: {} {}, optimisations {}: {}\n- Then: {then}\n",
+            seen.title, seen.backend, seen.version, seen.level, seen.symptom
+        );
+        for (input, job) in &wanted.candidates {
+            let name = format!("{}-{input}", report::INPUT);
+            fs::copy(&job.file, path.join(&name)).map_err(failed)?;
+            text += &format!("- Input: `graphsmith run {name}`, was {}\n", job.file.display());
+        }
+        fs::write(path.join(report::README), text).map_err(failed)?;
+        let tried = wanted.candidates.iter().map(|(input, _)| input.clone()).collect();
+        Ok(Told::Fickle(Box::new(Fickle { folder, tried, found: seen.clone(), then })))
     }
 }
 
 /// A report to be written.
 struct Wanted {
     signature: String,
-    digest: String,
-    job: Job,
+    /// What the smallest input has shown.
+    seen: Found,
+    /// Its smallest inputs, by digest.
+    candidates: Vec<(String, Job)>,
 }
 
-fn run(folder: &Path, found: &Found, python: &std::result::Result<Python, String>) -> io::Result<Ran> {
-    if !folder.join(reproduce::SCRIPT).exists() {
-        return Ok(Ran::NotRun(format!("it would have to be built with the crates of {}", found.backend)));
-    }
-    match python {
-        Ok(python) => python.run(folder, &found.version),
-        Err(reason) => Ok(Ran::NotRun(reason.clone())),
-    }
+/// What came of it.
+enum Told {
+    Report(Ran, Box<Found>),
+    Fickle(Box<Fickle>),
+}
+
+/// Has the report on an input written into an empty folder; or says what came instead of the finding.
+fn write(
+    worker: &mut Worker,
+    wanted: &Wanted,
+    job: &Job,
+    folder: &Path,
+    inline: bool,
+) -> Result<std::result::Result<Box<Found>, String>> {
+    remove(folder)?;
+    fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
+    let job = Job { report: Some((folder.to_owned(), inline)), ..job.clone() };
+    Ok(match worker.judge(job)?.0 {
+        Word::Finding(found) if found.bucket == wanted.signature => Ok(found),
+        Word::Finding(found) => Err(format!("another finding, {}", found.bucket)),
+        Word::Agree => Err("all answers agree".to_owned()),
+        Word::Known(issues) => Err(format!("known issues only ({})", issues.join(", "))),
+        Word::Skip(reason) => Err(format!("nothing is judged: {reason}")),
+        Word::Defect(reason) => Err(format!("graphsmith is at fault: {reason}")),
+    })
 }
 
 fn needs(folder: &Path, found: &Found) -> String {
     if folder.join(reproduce::SCRIPT).exists() {
         format!("`pip install onnx numpy onnxruntime=={}` and `python {}`", found.version, reproduce::SCRIPT)
     } else {
-        format!("make a package of it as its first lines say, and `cargo run` that beside {}", report::MODEL)
+        format!("make a package of it as its first lines say, and `cargo run --release` that beside {}", report::MODEL)
     }
 }
 
@@ -383,6 +502,10 @@ fn tell(state: &State, total: usize, judged_before: usize, folder: &Path, out: &
         shown(|ran| matches!(ran, Ran::ShowsNot(_))),
         shown(|ran| matches!(ran, Ran::NotRun(_)))
     )?;
+    if !state.fickle.is_empty() {
+        let shown = folder.join(FICKLE);
+        writeln!(out, "{} findings did not show again: {}", state.fickle.len(), shown.display())?;
+    }
     for bug in &bugs {
         let report = bug.written.map_or("no report", |written| &written.folder);
         writeln!(out, "{:6}  {}  {report}", bug.meetings, bug.found.signature)?;

@@ -168,7 +168,10 @@ fn reproduce(report: &Report, reproducer: Option<&Reproducer>, has_input: bool) 
     if let Some(Reproducer { file, text: code, needs }) = reproducer {
         let (language, how) = match *file {
             "repro.py" => ("python", format!("`pip install {needs}`, then `python {file}`")),
-            _ => ("rust", "`cargo run` in a package with this main.rs and the dependencies that it names".to_owned()),
+            _ => (
+                "rust",
+                "`cargo run --release` in a package with this main.rs and the dependencies that it names".to_owned(),
+            ),
         };
         let _ = writeln!(text, "{how}. The exit status is 1 while the bug is there, else 0.\n");
         if code.len() <= SHOWN_CODE {

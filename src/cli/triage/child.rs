@@ -5,6 +5,7 @@ use super::{Error, Result};
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -179,10 +180,22 @@ fn resident_bytes(id: u32) -> u64 {
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE_BYTES
 }
 
+/// A script that hangs does not outlive a triage that is killed. The thread that starts it waits for its end.
+fn die_with_parent() -> io::Result<()> {
+    // SAFETY: this option takes a signal, and no pointer.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Runs a command with everything that it prints in `log`. None: it was stopped at a limit.
 pub fn run(command: &mut Command, log: &Path, limits: Limits) -> io::Result<Option<ExitStatus>> {
     let out = fs::File::create(log)?;
-    let mut child = command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out).spawn()?;
+    command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
+    // SAFETY: `prctl` may be called between fork and exec, and touches no memory here.
+    unsafe { command.pre_exec(die_with_parent) };
+    let mut child = command.spawn()?;
     let since = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {

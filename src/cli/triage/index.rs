@@ -1,6 +1,7 @@
 //! `index.html`: every bucket on one page that needs no server and nothing from elsewhere.
 
-use super::state::{Bug, Ran, State};
+use super::releases;
+use super::state::{Bug, Fickle, Ran, State};
 use super::worker::Word;
 use graphsmith::known::Known;
 use graphsmith::report::PICTURE;
@@ -29,11 +30,12 @@ pub fn page(state: &State, known: &Known, folder: &Path) -> String {
         escape(&state.judge.join(", "))
     );
     page += "<table id=\"findings\"><thead><tr><th>met</th><th>backend</th><th>kind</th><th>finding</th><th>culprit</th>\
-             <th>operators</th><th>bytes</th><th>first seen</th><th>last seen</th><th>script</th></tr></thead><tbody>\n";
+             <th>operators</th><th>bytes</th><th>first seen</th><th>last seen</th><th>first bad release</th><th>script</th></tr></thead><tbody>\n";
     for bug in &state.bugs() {
         row(&mut page, folder, bug);
     }
     page += "</tbody></table>\n";
+    fickle(&mut page, state);
     known_issues(&mut page, state, known);
     defects(&mut page, state);
     let _ = writeln!(page, "<script>{SCRIPT}</script></html>");
@@ -66,7 +68,7 @@ fn row(page: &mut String, folder: &Path, bug: &Bug) {
     let _ = writeln!(
         page,
         "<tr><td class=\"n\">{}</td><td>{} {} {}</td><td>{}</td><td><b>{}</b><br><small>{}</small><br>{}{context}<br>{links}{picture}</td>\
-         <td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td data-key=\"{}\">{}</td><td data-key=\"{}\">{}</td><td>{ran}</td></tr>",
+         <td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td data-key=\"{}\">{}</td><td data-key=\"{}\">{}</td><td>{}</td><td>{ran}</td></tr>",
         bug.meetings,
         found.backend,
         escape(&found.version),
@@ -82,6 +84,7 @@ fn row(page: &mut String, folder: &Path, bug: &Bug) {
         date(bug.first_seen),
         bug.last_seen,
         date(bug.last_seen),
+        escape(&written.and_then(|written| releases::summary(&folder.join(&written.folder))).unwrap_or_default()),
     );
 }
 
@@ -95,6 +98,28 @@ fn links(folder: &Path, name: &str) -> String {
     files.sort();
     let link = |file: &String| format!("<a href=\"{}/{}\">{}</a>", escape(name), escape(file), escape(file));
     files.iter().map(link).collect::<Vec<_>>().join(" · ")
+}
+
+/// What was met and has not shown again.
+fn fickle(page: &mut String, state: &State) {
+    if state.fickle.is_empty() {
+        return;
+    }
+    *page += "<h2>Not shown again</h2>\n<table><thead><tr><th>backend</th><th>finding</th><th>seen</th><th>then</th></tr></thead><tbody>\n";
+    for (signature, Fickle { folder, found, then, .. }) in &state.fickle {
+        let _ = writeln!(
+            page,
+            "<tr><td>{} {} {}</td><td><a href=\"{}/README.md\">{}</a></td><td>{}</td><td>{}</td></tr>",
+            found.backend,
+            escape(&found.version),
+            found.level,
+            escape(folder),
+            escape(signature),
+            escape(&found.symptom),
+            escape(then)
+        );
+    }
+    *page += "</tbody></table>\n";
 }
 
 fn known_issues(page: &mut String, state: &State, known: &Known) {

@@ -1,11 +1,15 @@
-//! Runs the scripts of reports.
+//! Runs the scripts and programs of reports.
 
 use super::child::{self, Limits, describe};
+use super::program::Programs;
 use super::state::Ran;
+use super::worker::Found;
+use graphsmith::oracle::Kind;
+use indicatif::ProgressBar;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 pub const SCRIPT: &str = "repro.py";
@@ -15,7 +19,45 @@ pub const LOG: &str = "repro.txt";
 /// Bytes of that which the report shows.
 const SHOWN: usize = 2000;
 /// An import of onnxruntime takes a second, on a busy machine ten; a hang is looked for by the script itself.
-const LIMITS: Limits = Limits { time: Duration::from_secs(120), memory_bytes: 4 << 30 };
+pub const LIMITS: Limits = Limits { time: Duration::from_secs(120), memory_bytes: 4 << 30 };
+
+/// What runs the scripts and programs, or why they are not run.
+pub struct Runners {
+    python: Result<Python, String>,
+    programs: Result<Programs, String>,
+}
+
+impl Runners {
+    pub fn new(python: Option<&Path>, programs: bool, out: &Path) -> Runners {
+        let programs = programs.then(|| Programs::new(out)).ok_or_else(|| "--no-programs was given".to_owned());
+        Runners { python: Python::find(python), programs }
+    }
+
+    /// Runs what is in a report folder.
+    pub fn run(&self, folder: &Path, found: &Found, bar: &ProgressBar) -> io::Result<Ran> {
+        let not_run = |reason: &String| Ok(Ran::NotRun(reason.clone()));
+        if folder.join(SCRIPT).exists() {
+            self.python.as_ref().map_or_else(not_run, |python| python.run(folder, found))
+        } else if folder.join(PROGRAM).exists() {
+            self.programs.as_ref().map_or_else(not_run, |programs| programs.run(folder, found, bar))
+        } else {
+            Ok(Ran::NotRun("no program can be written for it".to_owned()))
+        }
+    }
+}
+
+/// What the end of a script or program says. None: it was stopped at a limit.
+pub fn ran(status: Option<ExitStatus>, kind: Kind) -> Ran {
+    match status {
+        Some(status) if status.code() == Some(1) => Ran::Shows,
+        Some(status) if status.success() => Ran::ShowsNot("it ends with status 0".to_owned()),
+        // Scripts look after a process that dies; a program in Rust is that process.
+        Some(status) if status.code().is_none() && kind == Kind::Crashed => Ran::Shows,
+        Some(status) => Ran::ShowsNot(describe(status)),
+        None if matches!(kind, Kind::TimedOut | Kind::OutOfMemory) => Ran::Shows,
+        None => Ran::ShowsNot("it took too much time or memory".to_owned()),
+    }
+}
 
 /// A Python that has what the scripts need.
 pub struct Python {
@@ -27,7 +69,7 @@ pub struct Python {
 impl Python {
     /// The Python at `wanted`, else the first of the usual ones, that can run a script; else why none can.
     pub fn find(wanted: Option<&Path>) -> Result<Python, String> {
-        let usual = [".native/venv/bin/python", "python3"].map(PathBuf::from);
+        let usual = [concat!(env!("CARGO_MANIFEST_DIR"), "/.native/venv/bin/python"), "python3"].map(PathBuf::from);
         let candidates = wanted.map_or_else(|| usual.to_vec(), |path| vec![path.to_owned()]);
         let mut reason = String::new();
         for path in candidates {
@@ -45,16 +87,19 @@ impl Python {
                 Err(_) => {}
             }
         }
-        Err(format!("no Python with onnx, numpy and onnxruntime ({reason}); name one with --python"))
+        Err(format!(
+            "no Python with onnx, numpy and onnxruntime ({reason}): run scripts/setup, or name one with --python"
+        ))
     }
 
     /// Runs the script in a folder.
-    pub fn run(&self, folder: &Path, version: &str) -> io::Result<Ran> {
-        if self.version != version {
+    fn run(&self, folder: &Path, found: &Found) -> io::Result<Ran> {
+        if self.version != found.version {
             return Ok(Ran::NotRun(format!(
-                "{} has onnxruntime {}, and the finding is in {version}: name another Python with --python",
+                "{} has onnxruntime {}, and the finding is in {}: name another Python with --python",
                 self.path.display(),
-                self.version
+                self.version,
+                found.version
             )));
         }
         // The script runs in another folder. A bare name is looked up as a shell would.
@@ -62,12 +107,7 @@ impl Python {
         let path = if bare { self.path.clone() } else { std::path::absolute(&self.path)? };
         let mut command = Command::new(path);
         let status = child::run(command.arg(SCRIPT).current_dir(folder), &folder.join(LOG), LIMITS)?;
-        Ok(match status {
-            Some(status) if status.code() == Some(1) => Ran::Shows,
-            Some(status) if status.success() => Ran::ShowsNot("it ends with status 0".to_owned()),
-            Some(status) => Ran::ShowsNot(describe(status)),
-            None => Ran::ShowsNot("it took too much time or memory".to_owned()),
-        })
+        Ok(ran(status, found.kind))
     }
 }
 
@@ -75,7 +115,7 @@ impl Python {
 pub fn tell(folder: &Path, ran: &Ran, needs: &str) -> io::Result<()> {
     let file = if folder.join(SCRIPT).exists() { SCRIPT } else { PROGRAM };
     let head = match ran {
-        Ran::Shows => format!("`{file}` was run, and ended with status 1: it shows the bug."),
+        Ran::Shows => format!("`{file}` was run, and shows the bug."),
         Ran::ShowsNot(how) => format!("`{file}` was run, and does not show the bug: {how}."),
         Ran::NotRun(reason) => format!("`{file}` was not run: {reason}. To run it: {needs}."),
     };
@@ -102,6 +142,19 @@ mod tests {
     #[test]
     fn colours_are_left_out() {
         assert_eq!(plain("a\u{1b}[0;93mb\u{1b}[m c m"), "ab c m");
+    }
+
+    #[test]
+    fn statuses_are_told_apart() {
+        use std::os::unix::process::ExitStatusExt;
+        let exited = |code: i32| Some(ExitStatus::from_raw(code << 8));
+        assert_eq!(ran(exited(1), Kind::WrongValue), Ran::Shows);
+        assert!(matches!(ran(exited(0), Kind::WrongValue), Ran::ShowsNot(_)));
+        let segfault = Some(ExitStatus::from_raw(11));
+        assert_eq!(ran(segfault, Kind::Crashed), Ran::Shows);
+        assert!(matches!(ran(segfault, Kind::WrongValue), Ran::ShowsNot(_)));
+        assert_eq!(ran(None, Kind::TimedOut), Ran::Shows);
+        assert!(matches!(ran(None, Kind::Crashed), Ran::ShowsNot(_)));
     }
 
     #[test]

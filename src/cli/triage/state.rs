@@ -9,6 +9,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub const FILE: &str = "state.json";
+/// Inputs of a bucket that are minimised: the least case is kept.
+pub const CANDIDATES: usize = 3;
 
 #[derive(Serialize, Deserialize, Default)]
 pub struct State {
@@ -18,6 +20,9 @@ pub struct State {
     pub inputs: BTreeMap<String, Entry>,
     /// The report of every bucket, by signature.
     pub reports: BTreeMap<String, Written>,
+    /// Buckets whose inputs have not shown it again, by signature.
+    #[serde(default)]
+    pub fickle: BTreeMap<String, Fickle>,
 }
 
 /// An input of the fuzzer.
@@ -31,11 +36,22 @@ pub struct Entry {
     pub lost: Vec<Lost>,
 }
 
+/// A finding that was met, and not met again when its report was to be written.
+#[derive(Serialize, Deserialize, Clone)]
+pub struct Fickle {
+    pub folder: String,
+    /// The digests of the inputs that were tried.
+    pub tried: Vec<String>,
+    pub found: Found,
+    /// What came of the last of them.
+    pub then: String,
+}
+
 /// A report folder.
 #[derive(Serialize, Deserialize, Clone)]
 pub struct Written {
     pub folder: String,
-    /// The digest of its input.
+    /// The digest of the smallest input of its bucket when it was written.
     pub input: String,
     pub ran: Ran,
     /// What it tells.
@@ -54,10 +70,10 @@ pub enum Ran {
     NotRun(String),
 }
 
-/// The inputs with one signature: the smallest, first by bytes and then by digest, and how many there are.
+/// The inputs with one signature.
 pub struct Bucket<'a> {
-    pub digest: &'a str,
-    pub smallest: &'a Entry,
+    /// The smallest with their digests, first by bytes and then by digest, at most [`CANDIDATES`].
+    pub candidates: Vec<(&'a str, &'a Entry)>,
     pub meetings: usize,
     pub first_seen: u64,
     pub last_seen: u64,
@@ -101,8 +117,7 @@ impl State {
         for (digest, entry) in &self.inputs {
             let Word::Finding(found) = &entry.word else { continue };
             let bucket = buckets.entry(found.signature.as_str()).or_insert(Bucket {
-                digest,
-                smallest: entry,
+                candidates: Vec::new(),
                 meetings: 0,
                 first_seen: entry.seen,
                 last_seen: entry.seen,
@@ -110,21 +125,26 @@ impl State {
             bucket.meetings += 1;
             bucket.first_seen = bucket.first_seen.min(entry.seen);
             bucket.last_seen = bucket.last_seen.max(entry.seen);
-            if entry.bytes < bucket.smallest.bytes {
-                (bucket.digest, bucket.smallest) = (digest, entry);
-            }
+            bucket.candidates.push((digest, entry));
+            bucket.candidates.sort_by_key(|(digest, entry)| (entry.bytes, *digest));
+            bucket.candidates.truncate(CANDIDATES);
         }
         buckets
     }
 
-    /// The bugs, those that are met most often first.
+    /// The bugs, those that are met most often first, without those that are fickle.
     pub fn bugs(&self) -> Vec<Bug<'_>> {
         let mut bugs: BTreeMap<&str, Bug> = BTreeMap::new();
         for (signature, bucket) in self.buckets() {
-            let Word::Finding(found) = &bucket.smallest.word else { continue };
+            let (_, smallest) = bucket.candidates[0];
+            let Word::Finding(found) = &smallest.word else { continue };
             let written = self.reports.get(signature);
+            if written.is_none() && self.fickle.contains_key(signature) {
+                continue;
+            }
             let found = written.map_or(&**found, |written| &written.found);
-            let Bucket { meetings, first_seen, last_seen, smallest: &Entry { bytes, .. }, .. } = bucket;
+            let Bucket { meetings, first_seen, last_seen, .. } = bucket;
+            let bytes = smallest.bytes;
             let others = Vec::new();
             let mut bug = Bug { found, written, others, bytes, meetings, first_seen, last_seen };
             if let Some(mut same) = bugs.remove(found.signature.as_str()) {
@@ -199,7 +219,8 @@ mod tests {
         }
         let buckets = state.buckets();
         let one = &buckets["one"];
-        assert_eq!((buckets.len(), one.digest, one.meetings), (2, "b", 2));
+        let digests: Vec<&str> = one.candidates.iter().map(|(digest, _)| *digest).collect();
+        assert_eq!((buckets.len(), &digests[..], one.meetings), (2, &["b", "a"][..], 2));
         assert_eq!((one.first_seen, one.last_seen), (5, 9));
     }
 
@@ -223,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_fickle_is_no_bug_until_it_has_a_report() {
+        let mut state = State::default();
+        state.inputs.insert("a".to_owned(), entry("one", 64, 5));
+        let Word::Finding(found) = entry("one", 64, 5).word else { unreachable!() };
+        let (folder, tried, then) = (String::new(), vec!["a".to_owned()], String::new());
+        state.fickle.insert("one".to_owned(), Fickle { folder, tried, found: *found.clone(), then });
+        assert!(state.bugs().is_empty());
+        let (folder, input) = (String::new(), "a".to_owned());
+        state.reports.insert("one".to_owned(), Written { folder, input, ran: Ran::Shows, found: *found });
+        assert_eq!(state.bugs().len(), 1);
+    }
+
+    #[test]
     fn the_state_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let mut state = State::read(folder.path()).unwrap();
@@ -231,7 +265,7 @@ mod tests {
         state.inputs.insert("k".to_owned(), known);
         state.write(folder.path()).unwrap();
         let read = State::read(folder.path()).unwrap();
-        assert_eq!(read.buckets()["one"].smallest.bytes, 64);
+        assert_eq!(read.buckets()["one"].candidates[0].1.bytes, 64);
         assert_eq!(read.known()["x"], 1);
         fs::write(folder.path().join(FILE), "{").unwrap();
         assert!(State::read(folder.path()).is_err());
