@@ -9,6 +9,7 @@ use crate::metamorphic::{self, Axis, Way};
 use crate::model::Model;
 use crate::oracle::{Outcome, Wrong, exceptional};
 use crate::reference::{Defect, largest_integer};
+use crate::stages::{self, Stage, stage};
 use crate::stats::Stats;
 use crate::support::{Support, Table};
 use crate::tensor::TensorData;
@@ -162,13 +163,16 @@ fn run_all(
     support: Support,
     runs: &[Run],
 ) -> (Vec<Result<Vec<TensorData>, Failure>>, Option<Histogram>) {
-    let mut session = match target.backend.compile(onnx, level) {
+    let (compiling, running) = (Stage::Compile(target.backend.id(), level), Stage::Run(target.backend.id(), level));
+    let mut session = match stage(compiling, || target.backend.compile(onnx, level)) {
         Ok(session) => session,
         Err(failure) => return (vec![Err(forgiven(failure, support))], None),
     };
+    let mut run = |inputs: &[TensorData]| stage(running, || session.run(inputs));
     let mut results = Vec::new();
-    for run in runs {
-        results.push(session.run(run.inputs).map_err(|failure| forgiven(failure, support)));
+    for (index, Run { inputs, .. }) in runs.iter().enumerate() {
+        let result = if index == 0 { run(inputs) } else { stages::other_form(|| run(inputs)) };
+        results.push(result.map_err(|failure| forgiven(failure, support)));
         if results.last().is_some_and(Result::is_err) {
             break;
         }
@@ -176,13 +180,16 @@ fn run_all(
     if let [first, .., _] = runs
         && results.iter().all(Result::is_ok)
     {
-        let repeated = session.run(first.inputs).and_then(|repeated| same_bits(results[0].as_deref(), &repeated));
+        let repeated = stages::other_form(|| run(first.inputs));
+        let repeated = repeated.and_then(|repeated| same_bits(results[0].as_deref(), &repeated));
         if let Err(failure) = repeated {
             results.pop();
             results.push(Err(forgiven(failure, support)));
         }
     }
-    (results, session.operators())
+    let operators = session.operators();
+    stage(running, || drop(session));
+    (results, operators)
 }
 
 /// Whether a run gives what an earlier one on the same inputs has given. Which NaN there is does not count.
@@ -243,8 +250,10 @@ impl Harness {
 
     /// Runs a case everywhere and judges the answers.
     pub fn judge(&mut self, case: &Case) -> Result<Verdict, Defect> {
-        let answers = self.answers(case);
-        self.verdict(case, &answers)
+        stage(Stage::Judge, || {
+            let answers = self.answers(case);
+            self.verdict(case, &answers)
+        })
     }
 
     /// The answers of every backend to a case, for [`Harness::verdict`]: at every level, and to its variant only at the
@@ -252,9 +261,10 @@ impl Harness {
     pub fn answers(&mut self, case: &Case) -> Answers {
         self.seen.clear();
         let (first, again) = self.answers_at(case, &Level::ALL);
-        let variant = case.variant.as_ref().map(|variant| self.answers_at(&variant.case, &[Level::On]).0);
+        let variant = case.variant.as_ref();
+        let variant = variant.map(|it| stages::other_form(|| self.answers_at(&it.case, &[Level::On]).0));
         let set = case.setting.and_then(|axis| match axis.way {
-            Way::Setting(setting) => Some(self.answers_with(case, setting)),
+            Way::Setting(setting) => Some(stages::other_form(|| self.answers_with(case, setting))),
             _ => None,
         });
         Answers { first, again, variant, set }
@@ -284,12 +294,13 @@ impl Harness {
             if excluded(target, &mut self.known, at, support, std::slice::from_ref(&run)).is_some() {
                 continue;
             }
-            let Some(session) = target.backend.compile_with(&case.onnx, setting) else { continue };
+            let compile = || target.backend.compile_with(&case.onnx, setting);
+            let Some(session) = stage(Stage::Compile(backend, level), compile) else { continue };
             let written = features::histogram(case.model.nodes.iter().map(|node| node.spec.name));
             let optimised = session.as_ref().ok().and_then(|session| session.operators());
             self.seen.extend(optimised.iter().flat_map(|optimised| features::rules(backend, &written, optimised)));
-            let result =
-                session.and_then(|mut session| session.run(&inputs)).map_err(|failure| forgiven(failure, support));
+            let run = || session.and_then(|mut session| session.run(&inputs));
+            let result = stage(Stage::Run(backend, level), run).map_err(|failure| forgiven(failure, support));
             outcomes.push(Outcome { backend, level, result });
         }
         outcomes
@@ -299,7 +310,9 @@ impl Harness {
     pub fn verdict(&mut self, case: &Case, answers: &Answers) -> Result<Verdict, Defect> {
         let mut met = Vec::new();
         for part in answers.parts(case) {
-            match self.verdict_on(part.case, part.outcomes, part.table())? {
+            let mut judge = || self.verdict_on(part.case, part.outcomes, part.table());
+            let verdict = if matches!(part.form, Form::First) { judge() } else { stages::other_form(judge) };
+            match verdict? {
                 Verdict::Agree | Verdict::Skip(_) => {}
                 Verdict::Known(more) => met.extend(more),
                 Verdict::Bug(mut finding) => {
@@ -385,6 +398,14 @@ impl Harness {
         outcomes
     }
 
+    /// The forms of cases that were judged, each over all answers to it.
+    pub fn tests(&self) -> u64 {
+        let verdicts = ["agree", "known issues only", "bugs"];
+        let axes = metamorphic::TABLE.iter().chain([metamorphic::EXCEPTIONAL]).map(|axis| axis.name);
+        let tables = ["cases", "second run"].into_iter().chain(axes);
+        tables.flat_map(|table| verdicts.map(|verdict| self.stats.get(table, verdict))).sum()
+    }
+
     /// The counters, the known issues that were met, and a warning for those that were not.
     pub fn summary(&self) -> String {
         let mut summary = self.stats.to_string();
@@ -416,7 +437,9 @@ impl Harness {
         let target = self.target(at.backend);
         let place = Place { backend: at.backend, version: &target.version, level: at.level };
         let known = |wrong: &Wrong, model: &Model| self.known.explaining(place, wrong, model).is_some();
-        let culprit = triage::culprit(case, target.backend.as_ref(), at.level, wrong.kind(), known)?;
-        Ok(Finding::new(case, all, at, &target.version, wrong, culprit))
+        stage(Stage::Finding, || {
+            let culprit = triage::culprit(case, target.backend.as_ref(), at.level, wrong.kind(), known)?;
+            Ok(Finding::new(case, all, at, &target.version, wrong, culprit))
+        })
     }
 }

@@ -9,6 +9,7 @@ use crate::backend::{Failure, Level};
 use crate::dtype::DType;
 use crate::model::{LeafData, Model};
 use crate::reference::{self, Defect, Precision, Values};
+use crate::stages::{Stage, stage};
 use crate::tensor::TensorData;
 
 mod bounds;
@@ -163,8 +164,12 @@ pub struct Outcome {
 impl Expectation {
     /// `wide` are the reference values in f64 of every value of `model` on `data`.
     pub fn new(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
+        stage(Stage::Bounds, || Expectation::compute(model, data, wide))
+    }
+
+    fn compute(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
         let errors = bounds::errors(model, data, wide)?;
-        let declared = reference::run(model, data, Precision::Declared)?;
+        let declared = stage(Stage::Reference, || reference::run(model, data, Precision::Declared))?;
         let mut expectation = Expectation { outputs: Vec::new(), elements: 0, judged: 0, suspect: 0 };
         for &output in &model.outputs {
             let value = &model.values[output];
