@@ -287,10 +287,13 @@ impl Harness {
         let inputs = case.model.input_data(&case.data);
         let run = Run { model: &case.model, inputs: &inputs, largest: largest_integer(&case.model, &case.wide) };
         let mut outcomes = Vec::new();
-        for target in self.targets.iter().filter(|target| target.asked.contains(&Level::On)) {
+        let support = case.model.support(self.targets.iter().map(|target| &target.support));
+        for (target, support) in self.targets.iter().zip(support) {
+            if !target.asked.contains(&Level::On) {
+                continue;
+            }
             let (backend, level) = (target.backend.id(), Level::On);
             let at = Place { backend, version: &target.version, level };
-            let support = run.model.support(&target.support);
             if excluded(target, &mut self.known, at, support, std::slice::from_ref(&run)).is_some() {
                 continue;
             }
@@ -361,9 +364,9 @@ impl Harness {
     /// each of them. A run after a failed one is [`Failure::Unsupported`].
     fn run_each(&mut self, onnx: &[u8], runs: &[Run], levels: &[Level]) -> Vec<Vec<Outcome>> {
         let mut outcomes: Vec<Vec<Outcome>> = runs.iter().map(|_| Vec::new()).collect();
-        for target in &self.targets {
-            // The models differ in sizes only.
-            let support = runs[0].model.support(&target.support);
+        // The models differ in sizes only.
+        let support = runs[0].model.support(self.targets.iter().map(|target| &target.support));
+        for (target, support) in self.targets.iter().zip(support) {
             let id = target.backend.id();
             let mut operators = Vec::new();
             for &level in levels.iter().filter(|level| target.asked.contains(level)) {

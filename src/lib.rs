@@ -44,6 +44,7 @@ pub mod case;
 pub mod clock;
 pub mod distance;
 pub mod dtype;
+mod elements;
 pub mod features;
 pub mod finding;
 pub mod fuzz;
