@@ -1,5 +1,6 @@
 //! From bytes to a model with valid data and what every correct backend makes of it.
 
+use crate::backend::Level;
 use crate::graph::{self, Graph};
 use crate::input::{Input, Stream, mix};
 use crate::metamorphic::{self, Axis, Way};
@@ -48,6 +49,8 @@ pub struct Generated {
     pub seed: u64,
     /// The same with other sizes of its inputs, where its sizes are symbols.
     pub rebound: Option<Model>,
+    /// The levels at which it runs.
+    pub levels: &'static [Level],
     /// How it is said otherwise as well.
     pub axis: Option<&'static Axis>,
     /// What became of each record.
@@ -86,6 +89,7 @@ impl Generated {
             model: graph.model(),
             seed: swarm.data_seed,
             rebound: graph.rebound(swarm.data_seed),
+            levels: if swarm.every_level { &Level::ALL } else { &[Level::On] },
             axis: metamorphic::choose(swarm.axis),
             fates: graph.fates.iter().map(|fate| fate.map(|_| ())).collect(),
             tally: graph.laws.tally,

@@ -231,7 +231,7 @@ impl Harness {
         }
     }
 
-    /// Judges a generated model. An error is a defect of graphsmith.
+    /// Judges a generated model, at its levels. An error is a defect of graphsmith.
     pub fn test(&mut self, generated: Generated) -> Result<Verdict, Defect> {
         generated.fates.iter().for_each(|fate| self.stats.record(fate));
         let tally = generated.tally;
@@ -239,8 +239,9 @@ impl Harness {
         self.stats.add("laws", "repaired", tally.by_repair as u64);
         self.stats.add("laws", "solved by Z3", tally.by_solver as u64);
         self.stats.add("laws", "refused by Z3", tally.refused_by_solver as u64);
+        let levels = generated.levels;
         match Case::new(generated)? {
-            Ok(case) => self.judge(&case),
+            Ok(case) => self.judge_at(&case, levels),
             Err(reason) => {
                 self.stats.count("cases", format_args!("skipped: {reason:?}"));
                 Ok(Verdict::Skip(reason))
@@ -250,8 +251,12 @@ impl Harness {
 
     /// Runs a case everywhere and judges the answers.
     pub fn judge(&mut self, case: &Case) -> Result<Verdict, Defect> {
+        self.judge_at(case, &Level::ALL)
+    }
+
+    fn judge_at(&mut self, case: &Case, levels: &[Level]) -> Result<Verdict, Defect> {
         stage(Stage::Judge, || {
-            let answers = self.answers(case);
+            let answers = self.all_answers(case, levels);
             self.verdict(case, &answers)
         })
     }
@@ -259,8 +264,12 @@ impl Harness {
     /// The answers of every backend to a case, for [`Harness::verdict`]: at every level, and to its variant only at the
     /// level that optimises.
     pub fn answers(&mut self, case: &Case) -> Answers {
+        self.all_answers(case, &Level::ALL)
+    }
+
+    fn all_answers(&mut self, case: &Case, levels: &[Level]) -> Answers {
         self.seen.clear();
-        let (first, again) = self.answers_at(case, &Level::ALL);
+        let (first, again) = self.answers_at(case, levels);
         let variant = case.variant.as_ref();
         let variant = variant.map(|it| stages::other_form(|| self.answers_at(&it.case, &[Level::On]).0));
         let set = case.setting.and_then(|axis| match axis.way {
@@ -313,7 +322,7 @@ impl Harness {
     pub fn verdict(&mut self, case: &Case, answers: &Answers) -> Result<Verdict, Defect> {
         let mut met = Vec::new();
         for part in answers.parts(case) {
-            let mut judge = || self.verdict_on(part.case, part.outcomes, part.table());
+            let mut judge = || self.verdict_on(&part);
             let verdict = if matches!(part.form, Form::First) { judge() } else { stages::other_form(judge) };
             match verdict? {
                 Verdict::Agree | Verdict::Skip(_) => {}
@@ -328,9 +337,10 @@ impl Harness {
         Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
     }
 
-    /// Judges the answers of one run, counted in `table`.
-    fn verdict_on(&mut self, case: &Case, outcomes: &[Outcome], table: &'static str) -> Result<Verdict, Defect> {
-        let expectation = &case.expectation;
+    /// Judges the answers to one form.
+    fn verdict_on(&mut self, part: &Part) -> Result<Verdict, Defect> {
+        let Part { case, outcomes, .. } = *part;
+        let (expectation, table) = (&case.expectation, part.table());
         self.stats.add("elements", "judged", expectation.judged as u64);
         self.stats.add("elements", "bound too wide", (expectation.elements - expectation.judged) as u64);
         self.stats.add("elements", "bound broken by libtorch", expectation.suspect as u64);
@@ -346,11 +356,25 @@ impl Harness {
                     continue;
                 }
                 self.stats.count(table, "bugs");
-                return self.finding(case, outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
+                let all = self.with_other_levels(part);
+                return self.finding(case, &all, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
             }
         }
         self.stats.count(table, if met.is_empty() { "agree" } else { "known issues only" });
         Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
+    }
+
+    /// The answers to a form, and those at the levels at which it was not run: a finding tells of all.
+    fn with_other_levels(&mut self, part: &Part) -> Vec<Outcome> {
+        let mut all = part.outcomes.to_vec();
+        let missing = |level: &Level| part.outcomes.iter().all(|outcome| outcome.level != *level);
+        let levels: Vec<Level> = Level::ALL.into_iter().filter(missing).collect();
+        if !matches!(part.form, Form::Variant(_)) && !levels.is_empty() {
+            all.extend(self.answers_at(part.case, &levels).0);
+            let place = |id: &str| self.targets.iter().position(|target| target.backend.id() == id);
+            all.sort_by_key(|outcome| (place(outcome.backend), outcome.level));
+        }
+        all
     }
 
     /// The answer of every backend at every level. What the support tables or fatal known issues exclude comes back as
