@@ -8,8 +8,10 @@ use crate::spec::{Args, Outputs};
 use tch::{TchError, Tensor};
 
 mod functions;
+mod sum;
 
 pub use functions::nearest;
+pub use sum::Sum;
 
 /// The share of a type's range beyond which a result may legally overflow.
 const NEAR_OVERFLOW: f64 = 0.9;
@@ -168,41 +170,9 @@ impl Ball {
 
     /// The sum of matrix products and of terms, in any order and any association.
     pub fn sum_of_products(products: &[(&Ball, &Ball)], terms: &[&Ball]) -> Balled {
-        let value = products.iter().map(|(x, y)| x.value.f_matmul(&y.value));
-        let value = total(value.chain(terms.iter().map(|term| Ok(term.value.shallow_clone()))))?;
-        let first = products[0].0;
-        let value = value.expect("a product");
-        if first.radius.is_none() {
-            return Ok(Ball { value, radius: None, dtype: first.dtype, certain: false });
-        }
-        let (mut spreads, mut magnitudes) = (Vec::new(), Vec::new());
-        for (x, y) in products {
-            let (x_reached, y_reached) = (x.reached()?, y.reached()?);
-            if !y.certain {
-                spreads.push(x.value.f_abs()?.f_matmul(y.other()));
-            }
-            if !x.certain {
-                spreads.push(x.other().f_matmul(&y_reached));
-            }
-            magnitudes.push(x_reached.f_matmul(&y_reached));
-        }
-        for term in terms {
-            if !term.certain {
-                spreads.push(Ok(term.other().shallow_clone()));
-            }
-            magnitudes.push(term.reached());
-        }
-        let magnitude = total(magnitudes)?.expect("a product");
-        let spread = total(spreads)?.unwrap_or_else(|| Tensor::from(0.0));
-        let depth = products.iter().map(|(x, _)| x.value.size_dim(-1)).sum::<i64>() as f64;
-        let count = depth + terms.len() as f64;
-        let (gamma, flushed) = (gamma(count + 1.0, first.dtype), (count + 1.0) * underflow(first.dtype));
-        let most = NEAR_OVERFLOW * first.dtype.max();
-        let radius = zip([&magnitude, &spread], |[magnitude, spread]| {
-            let error = spread + (magnitude * gamma + flushed);
-            if magnitude > most || !error.is_finite() { f64::INFINITY } else { error }
-        })?;
-        Ok(Ball { value, radius: Some(radius), dtype: first.dtype, certain: false })
+        let ((x, y), rest) = products.split_first().expect("a product");
+        let sum = rest.iter().try_fold(Sum::of(x, y)?, |sum, (x, y)| sum.plus(Sum::of(x, y)?))?;
+        sum.ball(terms)
     }
 
     /// The largest magnitude within the radius.
@@ -312,14 +282,6 @@ impl Ball {
         let radius = self.radius.map(|radius| unless(&condition.f_expand_as(&radius)?, &radius)).transpose()?;
         Ok(Ball { value: self.value, radius, dtype: self.dtype, certain: false })
     }
-}
-
-/// The sum of tensors; `None` of none.
-fn total(tensors: impl IntoIterator<Item = Result<Tensor, TchError>>) -> Result<Option<Tensor>, TchError> {
-    tensors.into_iter().try_fold(None, |sum: Option<Tensor>, tensor| match sum {
-        Some(sum) => sum.f_add(&tensor?).map(Some),
-        None => tensor.map(Some),
-    })
 }
 
 trait Sizes {

@@ -1,6 +1,6 @@
 //! One step of each recurrent layer, and its activations.
 
-use super::ball::{Ball, Balled, Operands, nearest};
+use super::ball::{Ball, Balled, Operands, Sum, nearest};
 use super::movement::refuse;
 use crate::elements::zip;
 use crate::spec::{Args, Attribute, Builder};
@@ -175,6 +175,11 @@ impl Direction {
         })
     }
 
+    /// x W' of each group of gates, for elements of any number of steps.
+    pub fn inputs(&self, x: &Ball) -> Result<Vec<Sum>, TchError> {
+        self.gates.iter().map(|gates| Sum::of(x, &gates.input)).collect()
+    }
+
     /// Activation `index` of what is clipped.
     fn activate(&self, index: usize, x: &Ball) -> Balled {
         match self.clip {
@@ -212,20 +217,28 @@ impl Gates {
         Ok(Gates { input: of(&self.input)?, state: of(&self.state)?, biases })
     }
 
-    /// x W' + h R' + both biases.
-    fn of(&self, x: &Ball, h: &Ball) -> Balled {
+    /// x W' + h R' + both biases, of the first product.
+    fn of(&self, input: Sum, h: &Ball) -> Balled {
         let biases: Vec<&Ball> = self.biases.iter().flatten().collect();
-        Ball::sum_of_products(&[(x, &self.input), (h, &self.state)], &biases)
+        input.plus(Sum::of(h, &self.state)?)?.ball(&biases)
     }
 }
 
-pub fn rnn_step(direction: &Direction, x: &Ball, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
-    Ok(vec![direction.activate(0, &direction.gates[0].of(x, &states[0])?)?])
+/// As many as the layer has groups of gates.
+fn groups<const N: usize>(inputs: Vec<Sum>) -> [Sum; N] {
+    inputs.try_into().unwrap_or_else(|_| unreachable!("one for each group"))
 }
 
-pub fn gru_step(direction: &Direction, x: &Ball, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
+/// From the states before to those after, by the [`Direction::inputs`] of the step; one of each group of gates.
+pub fn rnn_step(direction: &Direction, inputs: Vec<Sum>, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
+    let [input] = groups(inputs);
+    Ok(vec![direction.activate(0, &direction.gates[0].of(input, &states[0])?)?])
+}
+
+pub fn gru_step(direction: &Direction, inputs: Vec<Sum>, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
     let h = &states[0];
-    let both = direction.gates[0].of(x, h)?;
+    let [both, input] = groups(inputs);
+    let both = direction.gates[0].of(both, h)?;
     let update = direction.activate(0, &both.part(-1, 0, 2)?)?;
     let reset = direction.activate(0, &both.part(-1, 1, 2)?)?;
     let gate = &direction.gates[1];
@@ -234,9 +247,9 @@ pub fn gru_step(direction: &Direction, x: &Ball, states: &[Ball]) -> Result<Vec<
             Ball::sum_of_products(&[(h, &gate.state)], &gate.biases.iter().map(|b| &b[1]).collect::<Vec<_>>())?;
         let reset = reset.mul(&linear)?;
         let terms: Vec<&Ball> = gate.biases.iter().map(|b| &b[0]).chain([&reset]).collect();
-        Ball::sum_of_products(&[(x, &gate.input)], &terms)?
+        input.ball(&terms)?
     } else {
-        gate.of(x, &reset.mul(h)?)?
+        gate.of(input, &reset.mul(h)?)?
     };
     let hidden = direction.activate(1, &hidden)?;
     let kept = update.mul(h)?;
@@ -249,10 +262,11 @@ pub fn gru_step(direction: &Direction, x: &Ball, states: &[Ball]) -> Result<Vec<
     Ok(vec![update.complement()?.mul(&hidden)?.add(&kept)?.rounded(2.0, alternative)?])
 }
 
-pub fn lstm_step(direction: &Direction, x: &Ball, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
+pub fn lstm_step(direction: &Direction, inputs: Vec<Sum>, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
     let (h, c) = (&states[0], &states[1]);
-    let sums = direction.gates[0].of(x, h)?;
-    let depth = (x.value.size()[1] + h.value.size()[1] + 4) as f64;
+    let [input] = groups(inputs);
+    let depth = input.count() + (h.value.size()[1] + 4) as f64;
+    let sums = direction.gates[0].of(input, h)?;
     // The gates are in the order input, output, forget, cell; the peepholes lack the last.
     let gate = |index: i64, c: &Ball| -> Balled {
         let sum = sums.part(-1, index, 4)?;

@@ -1,6 +1,6 @@
 //! Recurrent layers: RNN, GRU and LSTM.
 
-use super::ball::{Ball, Operands, radii, values};
+use super::ball::{Ball, Operands, Sum, radii, values};
 use super::cells::{Direction, activations, gru_step, lstm_step, rnn_step, set_activations};
 use crate::dtype::{DType, FLOATS};
 use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Operand, Skip};
@@ -45,7 +45,7 @@ pub const LSTM: OpSpec = OpSpec {
     ..RECURRENT
 };
 
-type Step = fn(&Direction, &Ball, &[Ball]) -> Result<Vec<Ball>, TchError>;
+type Step = fn(&Direction, Vec<Sum>, &[Ball]) -> Result<Vec<Ball>, TchError>;
 
 /// What tells the layers apart.
 struct Cell {
@@ -57,7 +57,7 @@ struct Cell {
     variant: Option<&'static str>,
     /// Where the first values of the states are among the operands: h, and for LSTM c.
     states: &'static [usize],
-    /// From an element and the states before to the states after.
+    /// From what the gates make of an element, and the states before, to the states after.
     step: Step,
 }
 
@@ -237,9 +237,11 @@ fn run(
 ) -> Result<(Ball, Vec<Ball>), TchError> {
     let order = Order::new(o.args, x, reverse)?;
     let x = order.apply(x)?;
+    let inputs = direction.inputs(&x)?;
     let mut hidden = Vec::new();
     for step in 0..x.value.size()[0] {
-        let next = (cell.step)(direction, &x.moved(|x| x.f_select(0, step))?, &states)?;
+        let of_step = inputs.iter().map(|sum| sum.moved(|x| x.f_select(0, step)));
+        let next = (cell.step)(direction, of_step.collect::<Result<_, _>>()?, &states)?;
         let Some(lengths) = &order.lengths else {
             states = next;
             hidden.push(states[0].copy());
