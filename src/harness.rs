@@ -233,20 +233,27 @@ impl Harness {
 
     /// Judges a generated model, at its levels. An error is a defect of graphsmith.
     pub fn test(&mut self, generated: Generated) -> Result<Verdict, Defect> {
+        match self.case(generated)? {
+            Ok(case) => self.judge_at(&case, case.levels),
+            Err(reason) => Ok(Verdict::Skip(reason)),
+        }
+    }
+
+    /// The case of a generated model, counted.
+    pub fn case(&mut self, generated: Generated) -> Result<Result<Case, NoCase>, Defect> {
+        self.seen.clear();
         generated.fates.iter().for_each(|fate| self.stats.record(fate));
         let tally = generated.tally;
         self.stats.add("laws", "held by hints", tally.by_hints as u64);
         self.stats.add("laws", "repaired", tally.by_repair as u64);
         self.stats.add("laws", "solved by Z3", tally.by_solver as u64);
         self.stats.add("laws", "refused by Z3", tally.refused_by_solver as u64);
-        let levels = generated.levels;
-        match Case::new(generated)? {
-            Ok(case) => self.judge_at(&case, levels),
-            Err(reason) => {
-                self.stats.count("cases", format_args!("skipped: {reason:?}"));
-                Ok(Verdict::Skip(reason))
-            }
+        let case = Case::new(generated)?;
+        match &case {
+            Ok(case) => self.stats.add("models", "operands cut off by the search", case.cuts as u64),
+            Err(reason) => self.stats.count("cases", format_args!("skipped: {reason:?}")),
         }
+        Ok(case)
     }
 
     /// Runs a case everywhere and judges the answers.
@@ -254,7 +261,8 @@ impl Harness {
         self.judge_at(case, &Level::ALL)
     }
 
-    fn judge_at(&mut self, case: &Case, levels: &[Level]) -> Result<Verdict, Defect> {
+    /// Runs a case at some levels and judges the answers.
+    pub fn judge_at(&mut self, case: &Case, levels: &[Level]) -> Result<Verdict, Defect> {
         stage(Stage::Judge, || {
             let answers = self.all_answers(case, levels);
             self.verdict(case, &answers)
