@@ -1,5 +1,6 @@
 //! From bytes to a model with valid data and what every correct backend makes of it.
 
+use crate::backend::Level;
 use crate::graph::{self, Graph};
 use crate::input::{Input, Stream, mix};
 use crate::metamorphic::{self, Axis, Way};
@@ -10,6 +11,7 @@ use crate::reference::{self, Defect, Precision, Values};
 use crate::search;
 use crate::solve::Tally;
 use crate::spec::{Role, Skip};
+use crate::stages::{self, Stage};
 use crate::swarm::Swarm;
 
 /// With this share of its results judged a case is good enough.
@@ -28,6 +30,8 @@ pub struct Case {
     pub expectation: Expectation,
     /// How many operands the search has given inputs of their own; see [`search::fit`].
     pub cuts: usize,
+    /// The levels at which the fuzzer runs it.
+    pub levels: &'static [Level],
     /// The same ONNX bytes with other inputs, of other sizes where these are symbols, or exceptional ones: a second run of
     /// what was compiled once.
     pub again: Option<Box<Case>>,
@@ -49,6 +53,8 @@ pub struct Generated {
     pub seed: u64,
     /// The same with other sizes of its inputs, where its sizes are symbols.
     pub rebound: Option<Model>,
+    /// The levels at which it runs.
+    pub levels: &'static [Level],
     /// How it is said otherwise as well.
     pub axis: Option<&'static Axis>,
     /// What became of each record.
@@ -77,7 +83,7 @@ impl std::fmt::Display for NoCase {
 
 /// Decodes, grows and solves. The same input gives the same model on any machine.
 pub fn generate(input: &Input) -> Generated {
-    Generated::new(graph::grow(input), &Swarm::new(&input.header))
+    stages::stage(Stage::Generate, || Generated::new(graph::grow(input), &Swarm::new(&input.header)))
 }
 
 /// The model that is tested for an input; as it was drawn, if it has no valid data.
@@ -95,6 +101,7 @@ impl Generated {
             model: graph.model(),
             seed: swarm.data_seed,
             rebound: graph.rebound(swarm.data_seed),
+            levels: if swarm.every_level { &Level::ALL } else { &[Level::On] },
             axis: metamorphic::choose(swarm.axis),
             fates: graph.fates.iter().map(|fate| fate.map(|_| ())).collect(),
             tally: graph.laws.tally,
@@ -108,7 +115,8 @@ impl Case {
         if generated.model.nodes.is_empty() {
             return Ok(Err(NoCase::Empty));
         }
-        let found = search::fit(&mut generated.model, generated.seed)?;
+        let levels = generated.levels;
+        let found = stages::stage(Stage::Search, || search::fit(&mut generated.model, generated.seed))?;
         if let Some(rebound) = &mut generated.rebound {
             for &cut in &found.cuts {
                 rebound.cut(cut);
@@ -117,23 +125,32 @@ impl Case {
         let Some(wide) = found.values else { return Ok(Err(NoCase::Invalid)) };
         let seed = mix(generated.seed);
         let mut case = Case::with_data(generated.model, found.data, wide)?.more_judgeable(seed)?;
-        case.cuts = found.cuts.len();
-        match (generated.rebound, generated.axis) {
-            (Some(rebound), _) => case.again = case.rebind(rebound, seed)?.map(Box::new),
+        (case.cuts, case.levels) = (found.cuts.len(), levels);
+        let add = || case.add_forms(generated.rebound, generated.axis, seed);
+        stages::other_form(|| stages::stage(Stage::Rewrite, add))?;
+        Ok(Ok(case))
+    }
+
+    /// Makes the other forms of the case.
+    fn add_forms(&mut self, rebound: Option<Model>, axis: Option<&'static Axis>, seed: u64) -> Result<(), Defect> {
+        match (rebound, axis) {
+            (Some(rebound), _) => self.again = self.rebind(rebound, seed)?.map(Box::new),
             (None, Some(Axis { way: Way::Again, .. })) => {
-                case.again = case.rebind(case.model.clone(), seed)?.map(Box::new)
+                self.again = self.rebind(self.model.clone(), seed)?.map(Box::new)
             }
             (None, _) => {}
         }
-        if let Some(axis) = generated.axis {
-            match case.vary(axis, seed)? {
+        if let Some(axis) = axis {
+            match self.vary(axis, seed)? {
                 // The same bytes, which need not be compiled twice.
-                Some(variant) if variant.case.onnx == case.onnx => case.again = case.again.or(Some(variant.case)),
-                variant => case.variant = variant,
+                Some(variant) if variant.case.onnx == self.onnx => {
+                    self.again = self.again.take().or(Some(variant.case))
+                }
+                variant => self.variant = variant,
             }
-            case.setting = Some(axis).filter(|axis| matches!(axis.way, Way::Setting(_)));
+            self.setting = Some(axis).filter(|axis| matches!(axis.way, Way::Setting(_)));
         }
-        Ok(Ok(case))
+        Ok(())
     }
 
     /// The same model with other valid data, if these let more of the results be judged. Most cases need none.
@@ -144,13 +161,13 @@ impl Case {
                 break;
             }
             let data = self.model.sample(mix(seed ^ u64::from(attempt)), attempt);
-            let wide = reference::run(&self.model, &data, Precision::Wide)?;
-            if !search::is_valid(&self.model, &wide)? {
+            let wide = stages::stage(Stage::Reference, || reference::run(&self.model, &data, Precision::Wide))?;
+            if !stages::stage(Stage::Search, || search::is_valid(&self.model, &wide))? {
                 continue;
             }
             let expectation = Expectation::new(&self.model, &data, &wide)?;
             if expectation.judged > judged {
-                let onnx = onnx::encode(&self.model, &data);
+                let onnx = stages::stage(Stage::Export, || onnx::encode(&self.model, &data));
                 self = Case { data, wide, expectation, onnx, ..self };
             }
         }
@@ -162,25 +179,27 @@ impl Case {
         let (mut model, mut data) = (self.model.clone(), self.data.clone());
         let stream = &mut Stream::new(seed);
         let changes = match axis.way {
-            Way::Model(apply) => apply(&mut model, &mut data, stream),
-            Way::Exceptional(plant) => plant(&model, &mut data, stream),
+            Way::Model(apply) => stages::stage(Stage::Rewrite, || apply(&mut model, &mut data, stream)),
+            Way::Exceptional(plant) => stages::stage(Stage::Rewrite, || plant(&model, &mut data, stream)),
             Way::Again | Way::Setting(_) => false,
         };
         if !changes {
             return Ok(None);
         }
         let lane = matches!(axis.way, Way::Exceptional(_));
-        let wide = match reference::run(&model, &data, Precision::Wide) {
+        let wide = match stages::stage(Stage::Reference, || reference::run(&model, &data, Precision::Wide)) {
             Ok(wide) => wide,
             // An integer made of a NaN may be no index, and sizes may follow from one.
             Err(_) if lane => return Ok(None),
             Err(defect) => return Err(defect),
         };
-        let valid = if lane {
-            exceptional::is_judgeable(&model, &data, &wide)? && search::integers_fit(&model, &wide)?
-        } else {
-            search::is_valid(&model, &wide)?
-        };
+        let valid = stages::stage(Stage::Search, || {
+            if lane {
+                Ok(exceptional::is_judgeable(&model, &data, &wide)? && search::integers_fit(&model, &wide)?)
+            } else {
+                search::is_valid(&model, &wide)
+            }
+        })?;
         if !valid {
             return Ok(None);
         }
@@ -197,7 +216,7 @@ impl Case {
                 leaf.content = Some(data.clone());
             }
         }
-        let found = search::search(&model, seed)?;
+        let found = stages::stage(Stage::Search, || search::search(&model, seed))?;
         let Some(wide) = found.values else { return Ok(None) };
         let case = Case::with_data(model, found.data, wide)?;
         Ok((case.onnx == self.onnx).then_some(case))
@@ -206,8 +225,9 @@ impl Case {
     /// The case of a model with valid data, whose reference values are `wide`.
     pub fn with_data(model: Model, data: LeafData, wide: Values) -> Result<Case, Defect> {
         let expectation = Expectation::new(&model, &data, &wide)?;
-        let onnx = onnx::encode(&model, &data);
-        Ok(Case { model, data, onnx, wide, expectation, cuts: 0, again: None, variant: None, setting: None })
+        let onnx = stages::stage(Stage::Export, || onnx::encode(&model, &data));
+        let levels = &Level::ALL;
+        Ok(Case { model, data, onnx, wide, expectation, cuts: 0, levels, again: None, variant: None, setting: None })
     }
 
     /// The case that an input describes.

@@ -164,7 +164,7 @@ pub fn test(bytes: &Bytes) {
     let verdict = harness.case(case::generate(&bytes.input())).and_then(|case| match case {
         Ok(case) => {
             count(features::of_model(&case.model));
-            harness.judge(&case)
+            harness.judge_at(&case, case.levels)
         }
         Err(reason) => Ok(Verdict::Skip(reason)),
     });

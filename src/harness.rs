@@ -9,6 +9,7 @@ use crate::metamorphic::{self, Axis, Way};
 use crate::model::Model;
 use crate::oracle::{Outcome, Wrong, exceptional};
 use crate::reference::{Defect, largest_integer};
+use crate::stages::{self, Stage, stage};
 use crate::stats::Stats;
 use crate::support::{Support, Table};
 use crate::tensor::TensorData;
@@ -162,13 +163,16 @@ fn run_all(
     support: Support,
     runs: &[Run],
 ) -> (Vec<Result<Vec<TensorData>, Failure>>, Option<Histogram>) {
-    let mut session = match target.backend.compile(onnx, level) {
+    let (compiling, running) = (Stage::Compile(target.backend.id(), level), Stage::Run(target.backend.id(), level));
+    let mut session = match stage(compiling, || target.backend.compile(onnx, level)) {
         Ok(session) => session,
         Err(failure) => return (vec![Err(forgiven(failure, support))], None),
     };
+    let mut run = |inputs: &[TensorData]| stage(running, || session.run(inputs));
     let mut results = Vec::new();
-    for run in runs {
-        results.push(session.run(run.inputs).map_err(|failure| forgiven(failure, support)));
+    for (index, Run { inputs, .. }) in runs.iter().enumerate() {
+        let result = if index == 0 { run(inputs) } else { stages::other_form(|| run(inputs)) };
+        results.push(result.map_err(|failure| forgiven(failure, support)));
         if results.last().is_some_and(Result::is_err) {
             break;
         }
@@ -176,13 +180,16 @@ fn run_all(
     if let [first, .., _] = runs
         && results.iter().all(Result::is_ok)
     {
-        let repeated = session.run(first.inputs).and_then(|repeated| same_bits(results[0].as_deref(), &repeated));
+        let repeated = stages::other_form(|| run(first.inputs));
+        let repeated = repeated.and_then(|repeated| same_bits(results[0].as_deref(), &repeated));
         if let Err(failure) = repeated {
             results.pop();
             results.push(Err(forgiven(failure, support)));
         }
     }
-    (results, session.operators())
+    let operators = session.operators();
+    stage(running, || drop(session));
+    (results, operators)
 }
 
 /// Whether a run gives what an earlier one on the same inputs has given. Which NaN there is does not count.
@@ -224,10 +231,10 @@ impl Harness {
         }
     }
 
-    /// Judges a generated model. An error is a defect of graphsmith.
+    /// Judges a generated model, at its levels. An error is a defect of graphsmith.
     pub fn test(&mut self, generated: Generated) -> Result<Verdict, Defect> {
         match self.case(generated)? {
-            Ok(case) => self.judge(&case),
+            Ok(case) => self.judge_at(&case, case.levels),
             Err(reason) => Ok(Verdict::Skip(reason)),
         }
     }
@@ -251,18 +258,30 @@ impl Harness {
 
     /// Runs a case everywhere and judges the answers.
     pub fn judge(&mut self, case: &Case) -> Result<Verdict, Defect> {
-        let answers = self.answers(case);
-        self.verdict(case, &answers)
+        self.judge_at(case, &Level::ALL)
+    }
+
+    /// Runs a case at some levels and judges the answers.
+    pub fn judge_at(&mut self, case: &Case, levels: &[Level]) -> Result<Verdict, Defect> {
+        stage(Stage::Judge, || {
+            let answers = self.all_answers(case, levels);
+            self.verdict(case, &answers)
+        })
     }
 
     /// The answers of every backend to a case, for [`Harness::verdict`]: at every level, and to its variant only at the
     /// level that optimises.
     pub fn answers(&mut self, case: &Case) -> Answers {
+        self.all_answers(case, &Level::ALL)
+    }
+
+    fn all_answers(&mut self, case: &Case, levels: &[Level]) -> Answers {
         self.seen.clear();
-        let (first, again) = self.answers_at(case, &Level::ALL);
-        let variant = case.variant.as_ref().map(|variant| self.answers_at(&variant.case, &[Level::On]).0);
+        let (first, again) = self.answers_at(case, levels);
+        let variant = case.variant.as_ref();
+        let variant = variant.map(|it| stages::other_form(|| self.answers_at(&it.case, &[Level::On]).0));
         let set = case.setting.and_then(|axis| match axis.way {
-            Way::Setting(setting) => Some(self.answers_with(case, setting)),
+            Way::Setting(setting) => Some(stages::other_form(|| self.answers_with(case, setting))),
             _ => None,
         });
         Answers { first, again, variant, set }
@@ -285,19 +304,23 @@ impl Harness {
         let inputs = case.model.input_data(&case.data);
         let run = Run { model: &case.model, inputs: &inputs, largest: largest_integer(&case.model, &case.wide) };
         let mut outcomes = Vec::new();
-        for target in self.targets.iter().filter(|target| target.asked.contains(&Level::On)) {
+        let support = case.model.support(self.targets.iter().map(|target| &target.support));
+        for (target, support) in self.targets.iter().zip(support) {
+            if !target.asked.contains(&Level::On) {
+                continue;
+            }
             let (backend, level) = (target.backend.id(), Level::On);
             let at = Place { backend, version: &target.version, level };
-            let support = run.model.support(&target.support);
             if excluded(target, &mut self.known, at, support, std::slice::from_ref(&run)).is_some() {
                 continue;
             }
-            let Some(session) = target.backend.compile_with(&case.onnx, setting) else { continue };
+            let compile = || target.backend.compile_with(&case.onnx, setting);
+            let Some(session) = stage(Stage::Compile(backend, level), compile) else { continue };
             let written = features::histogram(case.model.nodes.iter().map(|node| node.spec.name));
             let optimised = session.as_ref().ok().and_then(|session| session.operators());
             self.seen.extend(optimised.iter().flat_map(|optimised| features::rules(backend, &written, optimised)));
-            let result =
-                session.and_then(|mut session| session.run(&inputs)).map_err(|failure| forgiven(failure, support));
+            let run = || session.and_then(|mut session| session.run(&inputs));
+            let result = stage(Stage::Run(backend, level), run).map_err(|failure| forgiven(failure, support));
             outcomes.push(Outcome { backend, level, result });
         }
         outcomes
@@ -307,7 +330,9 @@ impl Harness {
     pub fn verdict(&mut self, case: &Case, answers: &Answers) -> Result<Verdict, Defect> {
         let mut met = Vec::new();
         for part in answers.parts(case) {
-            match self.verdict_on(part.case, part.outcomes, part.table())? {
+            let mut judge = || self.verdict_on(&part);
+            let verdict = if matches!(part.form, Form::First) { judge() } else { stages::other_form(judge) };
+            match verdict? {
                 Verdict::Agree | Verdict::Skip(_) => {}
                 Verdict::Known(more) => met.extend(more),
                 Verdict::Bug(mut finding) => {
@@ -320,9 +345,10 @@ impl Harness {
         Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
     }
 
-    /// Judges the answers of one run, counted in `table`.
-    fn verdict_on(&mut self, case: &Case, outcomes: &[Outcome], table: &'static str) -> Result<Verdict, Defect> {
-        let expectation = &case.expectation;
+    /// Judges the answers to one form.
+    fn verdict_on(&mut self, part: &Part) -> Result<Verdict, Defect> {
+        let Part { case, outcomes, .. } = *part;
+        let (expectation, table) = (&case.expectation, part.table());
         self.stats.add("elements", "judged", expectation.judged as u64);
         self.stats.add("elements", "bound too wide", (expectation.elements - expectation.judged) as u64);
         self.stats.add("elements", "bound broken by libtorch", expectation.suspect as u64);
@@ -338,11 +364,25 @@ impl Harness {
                     continue;
                 }
                 self.stats.count(table, "bugs");
-                return self.finding(case, outcomes, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
+                let all = self.with_other_levels(part);
+                return self.finding(case, &all, outcome, wrong).map(|finding| Verdict::Bug(Box::new(finding)));
             }
         }
         self.stats.count(table, if met.is_empty() { "agree" } else { "known issues only" });
         Ok(if met.is_empty() { Verdict::Agree } else { Verdict::Known(met) })
+    }
+
+    /// The answers to a form, and those at the levels at which it was not run: a finding tells of all.
+    fn with_other_levels(&mut self, part: &Part) -> Vec<Outcome> {
+        let mut all = part.outcomes.to_vec();
+        let missing = |level: &Level| part.outcomes.iter().all(|outcome| outcome.level != *level);
+        let levels: Vec<Level> = Level::ALL.into_iter().filter(missing).collect();
+        if !matches!(part.form, Form::Variant(_)) && !levels.is_empty() {
+            all.extend(self.answers_at(part.case, &levels).0);
+            let place = |id: &str| self.targets.iter().position(|target| target.backend.id() == id);
+            all.sort_by_key(|outcome| (place(outcome.backend), outcome.level));
+        }
+        all
     }
 
     /// The answer of every backend at every level. What the support tables or fatal known issues exclude comes back as
@@ -356,9 +396,9 @@ impl Harness {
     /// each of them. A run after a failed one is [`Failure::Unsupported`].
     fn run_each(&mut self, onnx: &[u8], runs: &[Run], levels: &[Level]) -> Vec<Vec<Outcome>> {
         let mut outcomes: Vec<Vec<Outcome>> = runs.iter().map(|_| Vec::new()).collect();
-        for target in &self.targets {
-            // The models differ in sizes only.
-            let support = runs[0].model.support(&target.support);
+        // The models differ in sizes only.
+        let support = runs[0].model.support(self.targets.iter().map(|target| &target.support));
+        for (target, support) in self.targets.iter().zip(support) {
             let id = target.backend.id();
             let mut operators = Vec::new();
             for &level in levels.iter().filter(|level| target.asked.contains(level)) {
@@ -393,6 +433,14 @@ impl Harness {
         outcomes
     }
 
+    /// The forms of cases that were judged, each over all answers to it.
+    pub fn tests(&self) -> u64 {
+        let verdicts = ["agree", "known issues only", "bugs"];
+        let axes = metamorphic::TABLE.iter().chain([metamorphic::EXCEPTIONAL]).map(|axis| axis.name);
+        let tables = ["cases", "second run"].into_iter().chain(axes);
+        tables.flat_map(|table| verdicts.map(|verdict| self.stats.get(table, verdict))).sum()
+    }
+
     /// The counters, the known issues that were met, and a warning for those that were not.
     pub fn summary(&self) -> String {
         let mut summary = self.stats.to_string();
@@ -424,7 +472,9 @@ impl Harness {
         let target = self.target(at.backend);
         let place = Place { backend: at.backend, version: &target.version, level: at.level };
         let known = |wrong: &Wrong, model: &Model| self.known.explaining(place, wrong, model).is_some();
-        let culprit = triage::culprit(case, target.backend.as_ref(), at.level, wrong.kind(), known)?;
-        Ok(Finding::new(case, all, at, &target.version, wrong, culprit))
+        stage(Stage::Finding, || {
+            let culprit = triage::culprit(case, target.backend.as_ref(), at.level, wrong.kind(), known)?;
+            Ok(Finding::new(case, all, at, &target.version, wrong, culprit))
+        })
     }
 }

@@ -231,8 +231,8 @@ impl Issue {
 
     /// Whether the issue is in this version of its backend.
     pub fn affects(&self, version: &str) -> bool {
-        let version = semver::Version::parse(version);
-        self.versions.as_ref().is_none_or(|range| version.is_ok_and(|version| range.matches(&version)))
+        let matches = |range: &semver::VersionReq| semver::Version::parse(version).is_ok_and(|it| range.matches(&it));
+        self.versions.as_ref().is_none_or(matches)
     }
 
     /// Whether a crash has the text. A panic's source line tells crashes of one operator apart, as a stack frame would.

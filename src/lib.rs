@@ -33,6 +33,7 @@
 //! | [`mod@minimise`] | a finding to the least case that shows it, with the part of the backend to blame |
 //! | [`report`] | a finding as a folder for the backend's maintainers |
 //! | [`mutate`], [`distance`] | an input to a similar one, and how similar their models are |
+//! | [`clock`], [`stages`] | CPU time, for figures |
 //! | [`trace`] | coverage of shared libraries as they are shipped |
 //! | [`features`] | models and answers to counters that steer libFuzzer |
 //! | [`fuzz`] | the glue to libFuzzer |
@@ -43,6 +44,7 @@ pub mod case;
 pub mod clock;
 pub mod distance;
 pub mod dtype;
+mod elements;
 pub mod features;
 pub mod finding;
 pub mod fuzz;
@@ -65,6 +67,7 @@ pub mod schema;
 pub mod search;
 pub mod solve;
 pub mod spec;
+pub mod stages;
 pub mod stats;
 pub mod support;
 pub mod swarm;

@@ -8,6 +8,9 @@ pub const MAX_SIZE: i64 = 256;
 pub const MAX_ELEMENTS: i64 = 1 << 14;
 /// Elements of all tensors of a model together: keeps a whole test within a few milliseconds and 2 MiB in f64.
 pub const MAX_TOTAL_ELEMENTS: i64 = 1 << 17;
+/// Memory that one case may take, beyond what its process has: its values in f64 a few dozen times over, for the reference,
+/// its bounds, gradients of the search, and each backend's copies and workspace.
+pub const MAX_CASE_BYTES: u64 = 128 << 20;
 /// Multiply-adds of one operator: a direct convolution of this size takes about a millisecond.
 pub const MAX_WORK: i64 = 1 << 20;
 /// Operators of a model. libFuzzer's default `-max_len` of 4096 gives 255 records.

@@ -86,20 +86,18 @@ impl Model {
         form_of(node.operands.iter().map(|operand| operand.map(dtype)), node.outputs.iter().map(|&value| dtype(value)))
     }
 
-    /// Whether a backend takes the model: the least support of its nodes.
-    pub fn support(&self, table: &Table) -> Support {
-        let version = |node: &Node| schema::signature(node.spec.name, self.opset).map(|signature| signature.version);
-        let node = |node: &Node| match version(node) {
-            Some(version) => table.form_support(node.spec.name, version, &self.form(node)),
-            None => Support::Partial,
+    /// Whether each of several backends takes the model: the least support of its nodes.
+    pub fn support<'a>(&self, tables: impl Iterator<Item = &'a Table>) -> Vec<Support> {
+        let version = |operator| schema::signature(operator, self.opset).map(|signature| signature.version);
+        let nodes = self.nodes.iter().map(|node| (node.spec.name, self.form(node)));
+        let regions = self.regions.iter().map(|region| (region.operator(), region.form(self)));
+        let forms: Vec<_> = nodes.chain(regions).map(|(operator, form)| (operator, version(operator), form)).collect();
+        let of_form = |table: &Table, (operator, version, form): &(&str, Option<i64>, String)| {
+            version.map_or(Support::Partial, |version| table.form_support(operator, version, form))
         };
-        let region = |region: &Region| match schema::signature(region.operator(), self.opset) {
-            Some(signature) => table.form_support(region.operator(), signature.version, &region.form(self)),
-            None => Support::Partial,
-        };
-        let least = self.nodes.iter().map(node).chain(self.regions.iter().map(region)).min().unwrap_or(Support::Yes);
         // The tables were made with fixed sizes.
-        if self.symbolic { least.min(Support::Partial) } else { least }
+        let most = if self.symbolic { Support::Partial } else { Support::Yes };
+        tables.map(|table| forms.iter().map(|form| of_form(table, form)).fold(most, Support::min)).collect()
     }
 
     /// Puts a node before the one at `at`, which must not be within control flow.

@@ -7,8 +7,10 @@
 
 use crate::backend::{Failure, Level};
 use crate::dtype::DType;
+use crate::elements;
 use crate::model::{LeafData, Model};
 use crate::reference::{self, Defect, Precision, Values};
+use crate::stages::{Stage, stage};
 use crate::tensor::TensorData;
 
 mod bounds;
@@ -163,21 +165,26 @@ pub struct Outcome {
 impl Expectation {
     /// `wide` are the reference values in f64 of every value of `model` on `data`.
     pub fn new(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
+        stage(Stage::Bounds, || Expectation::compute(model, data, wide))
+    }
+
+    fn compute(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
         let errors = bounds::errors(model, data, wide)?;
-        let declared = reference::run(model, data, Precision::Declared)?;
+        let declared = stage(Stage::Reference, || reference::run(model, data, Precision::Declared))?;
+        let source = |source| Defect::Eval { operator: "the outputs", source };
         let mut expectation = Expectation { outputs: Vec::new(), elements: 0, judged: 0, suspect: 0 };
         for &output in &model.outputs {
             let value = &model.values[output];
             let exact = wide[output].as_ref().expect("every value was computed");
             let declared =
                 reference::to_data(declared[output].as_ref().expect("every value was computed"), value.dtype);
-            let exact = reference::to_data(exact, DType::F64).to_f64();
-            let errors = errors[output].as_ref().map(|errors| reference::to_data(errors, DType::F64).to_f64());
+            let exact = elements::read(exact).map_err(source)?;
+            let errors = errors[output].as_ref().map(elements::read).transpose().map_err(source)?;
             let (allowed, finite) = match &errors {
                 Some(errors) => (allowed(&exact, errors), finite(&exact, errors, value.dtype)),
                 None => (Vec::new(), Vec::new()),
             };
-            let bits = if allowed.is_empty() || !value.dtype.is_float() { Some(declared.clone()) } else { None };
+            let bits = (allowed.is_empty() || !value.dtype.is_float()).then(|| declared.clone());
             let mut expected = Expected {
                 name: value.name.clone(),
                 dtype: value.dtype,

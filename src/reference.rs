@@ -93,9 +93,9 @@ pub fn init() -> tch::NoGradGuard {
 pub fn largest_integer(model: &Model, values: &Values) -> i64 {
     let wide = model.values.iter().zip(values);
     let wide = wide.filter(|(value, _)| matches!(value.dtype, DType::I64 | DType::U64) && !value.is_empty());
-    let largest = |tensor: &Tensor| i64::try_from(tensor.abs().max()).expect("an i64 scalar");
-    // `abs` of the least i64 is itself, negative.
-    wide.filter_map(|(_, tensor)| tensor.as_ref().map(largest)).map(i64::saturating_abs).max().unwrap_or(0)
+    let elements = |tensor: &Tensor| Vec::<i64>::try_from(tensor.flatten(0, -1)).expect("a list of i64");
+    let all = wide.filter_map(|(_, tensor)| tensor.as_ref()).flat_map(elements);
+    all.map(i64::saturating_abs).max().unwrap_or(0)
 }
 
 fn round_to_half(tensor: &Tensor, dtype: DType) -> Tensor {

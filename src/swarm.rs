@@ -29,6 +29,9 @@ pub struct Swarm {
     pub symbolic: bool,
     /// Whether some constants are `Constant` nodes rather than initializers.
     pub constant_nodes: bool,
+    /// Whether the model also runs with optimisations off, which seldom shows what it does not show with them: another case
+    /// teaches more.
+    pub every_level: bool,
     /// How the model is said otherwise as well; see [`crate::metamorphic::choose`].
     pub axis: u8,
     /// Seeds the values of inputs and weights.
@@ -94,6 +97,7 @@ impl Swarm {
                 _ => Sizes::Empty,
             },
             constant_nodes: header[3] / 64 == 3,
+            every_level: header[3] / 16 % 4 == 0,
             fresh: header[4] / 4,
             backward: header[5] / 2,
             initializers: header[6] / 2,

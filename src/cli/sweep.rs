@@ -1,13 +1,18 @@
 //! `graphsmith sweep`: random inputs without libFuzzer, past every finding.
 
-use super::{Error, Exit, Result, harness, progress};
+use super::{Error, Exit, Result, harness, progress, table};
 use graphsmith::harness::Verdict;
+use graphsmith::stages::{self, Stage, Times};
 use graphsmith::{case, input};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
+/// How many of the slowest cases are shown, and how many stages of each.
+const SLOWEST: usize = 10;
+const STAGES_SHOWN: usize = 3;
 /// How often the memory in use is shown.
 const MEMORY_LINES: u64 = 10;
 
@@ -42,6 +47,9 @@ pub struct Arguments {
     /// Show the memory in use on the way
     #[arg(long)]
     memory: bool,
+    /// Show what CPU time is spent on, and the slowest cases
+    #[arg(long)]
+    stages: bool,
 }
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
@@ -52,6 +60,10 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     let mut signatures: BTreeMap<String, u64> = BTreeMap::new();
     let mut defects = 0;
     let bar = progress(arguments.count, "cases");
+    let mut spent = Spent::default();
+    if arguments.stages {
+        stages::start();
+    }
     for done in 0..arguments.count {
         if arguments.memory && done * MEMORY_LINES / arguments.count != (done + 1) * MEMORY_LINES / arguments.count {
             writeln!(out, "{done:10} cases {:8.1} MiB", resident_mib())?;
@@ -59,7 +71,11 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         bar.set_position(done);
         let seed = arguments.seed + done;
         let input = input::random(seed, arguments.records);
-        match harness.test(case::generate(&input)) {
+        let verdict = harness.test(case::generate(&input));
+        if arguments.stages {
+            spent.add(seed, stages::take());
+        }
+        match verdict {
             Ok(Verdict::Bug(finding)) => {
                 if let Some(folder) = &arguments.save {
                     let bytes = input.encode();
@@ -84,6 +100,9 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     for (signature, met) in &signatures {
         writeln!(out, "finding    {signature:50} {met:>12}")?;
     }
+    if arguments.stages {
+        spent.print(harness.tests(), out)?;
+    }
     Ok(if signatures.is_empty() && defects == 0 { Exit::Fine } else { Exit::Finding })
 }
 
@@ -93,4 +112,79 @@ fn resident_mib() -> f64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
     kib.unwrap_or(0.0) / 1024.0
+}
+
+/// What the CPU time of all cases was spent on.
+#[derive(Default)]
+struct Spent {
+    all: Times,
+    cases: Vec<(Duration, u64)>,
+    /// The slowest with what took it so long, the slowest first.
+    slowest: Vec<(Duration, u64, Times)>,
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn total(times: &Times) -> Duration {
+    times.values().flatten().sum()
+}
+
+impl Spent {
+    fn add(&mut self, seed: u64, times: Times) {
+        for (stage, spent) in &times {
+            let all = self.all.entry(*stage).or_default();
+            all.iter_mut().zip(spent).for_each(|(all, time)| *all += *time);
+        }
+        let time = total(&times);
+        self.cases.push((time, seed));
+        let place = self.slowest.partition_point(|(slower, ..)| *slower >= time);
+        self.slowest.insert(place, (time, seed, times));
+        self.slowest.truncate(SLOWEST);
+    }
+
+    /// `tests` is how many forms of the cases were judged.
+    fn print(mut self, tests: u64, out: &mut dyn Write) -> Result<()> {
+        let (all, cases) = (total(&self.all), self.cases.len().max(1) as u32);
+        let share = |time: Duration| format!("{:.1} %", 100.0 * time.as_secs_f64() / all.as_secs_f64());
+        let cell = |time: Duration| format!("{:8.3}", milliseconds(time / cases));
+        let heading = ["CPU milliseconds a case", "first form", "other forms", "share"].map(str::to_owned).to_vec();
+        let row = |(stage, [first, other]): (&Stage, &[Duration; 2])| {
+            vec![stage.to_string(), cell(*first), cell(*other), share(*first + *other)]
+        };
+        let mut rows: Vec<Vec<String>> = [heading].into_iter().chain(self.all.iter().map(row)).collect();
+        let backends: Duration =
+            self.all.iter().filter(|(stage, _)| stage.is_backend()).flat_map(|(_, times)| times).sum();
+        let sum = |form: usize| self.all.values().map(|times| times[form]).sum();
+        rows.push(vec!["all".to_owned(), cell(sum(0)), cell(sum(1)), share(all)]);
+        writeln!(out)?;
+        table(out, &rows)?;
+        self.cases.sort_unstable();
+        let at = |percent: usize| {
+            self.cases.get((self.cases.len().max(1) - 1) * percent / 100).map_or(0.0, |case| milliseconds(case.0))
+        };
+        let seconds = all.as_secs_f64();
+        writeln!(out, "inside the backends {}", share(backends))?;
+        writeln!(out, "a case: median {:.2} ms, p95 {:.1}, p99 {:.1}, most {:.1}", at(50), at(95), at(99), at(100))?;
+        writeln!(
+            out,
+            "{:.0} cases and {:.0} tests, each one form of a case judged over its backends, in a CPU second",
+            self.cases.len() as f64 / seconds,
+            tests as f64 / seconds
+        )?;
+        writeln!(out, "the slowest:")?;
+        for (time, seed, times) in &self.slowest {
+            let mut stages: Vec<(Duration, String)> = Vec::new();
+            for (stage, [first, other]) in times {
+                stages.extend([(*first, stage.to_string()), (*other, format!("{stage} of another form"))]);
+            }
+            stages.sort_unstable_by(|a, b| b.cmp(a));
+            let most =
+                stages.iter().take(STAGES_SHOWN).map(|(time, stage)| format!("{stage} {:.1}", milliseconds(*time)));
+            let most: Vec<String> = most.collect();
+            writeln!(out, "  seed {seed}: {:.1} ms: {}", milliseconds(*time), most.join(", "))?;
+        }
+        Ok(())
+    }
 }

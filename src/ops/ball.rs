@@ -3,12 +3,18 @@
 
 use super::rounding::{REACH, defined, error_of, gamma, underflow, unless, unless_overflow};
 use crate::dtype::DType;
+use crate::elements::zip;
 use crate::spec::{Args, Outputs};
 use tch::{TchError, Tensor};
 
 mod functions;
+mod sum;
 
 pub use functions::nearest;
+pub use sum::Sum;
+
+/// The share of a type's range beyond which a result may legally overflow.
+const NEAR_OVERFLOW: f64 = 0.9;
 
 /// Values, and the radius around each; rounded in `dtype`.
 pub struct Ball {
@@ -16,6 +22,8 @@ pub struct Ball {
     /// In f64; `None` when only the values are wanted.
     radius: Option<Tensor>,
     dtype: DType,
+    /// Every radius is 0.
+    certain: bool,
 }
 
 pub type Balled = Result<Ball, TchError>;
@@ -41,7 +49,8 @@ impl<'a> Operands<'a> {
     pub fn ball(&self, index: usize) -> Balled {
         let value = self.args.x(index).shallow_clone();
         let radius = self.errors.map(|errors| error_of(errors, index, &value)).transpose()?;
-        Ok(Ball { value, radius, dtype: self.args.dtype(index) })
+        let certain = self.errors.is_some_and(|errors| !matches!(errors.get(index), Some(Some(_))));
+        Ok(Ball { value, radius, dtype: self.args.dtype(index), certain })
     }
 
     /// An operand that may be absent.
@@ -52,7 +61,7 @@ impl<'a> Operands<'a> {
     /// Certain values, as exact as an operand of type `dtype`.
     pub fn certain(&self, value: Tensor, dtype: DType) -> Balled {
         let radius = self.errors.map(|_| value.f_zeros_like()).transpose()?;
-        Ok(Ball { value, radius, dtype })
+        Ok(Ball { value, radius, dtype, certain: true })
     }
 }
 
@@ -74,14 +83,16 @@ impl Ball {
     fn derived(&self, value: Tensor, ulps: f64, spread: impl FnOnce(&Tensor) -> Result<Tensor, TchError>) -> Balled {
         let radius = match &self.radius {
             Some(radius) => {
-                let spread = spread(radius)?;
-                let magnitude = value.f_abs()? + &spread;
-                let rounding = &magnitude * (ulps * self.dtype.unit_roundoff()) + underflow(self.dtype);
-                Some(unless_overflow(spread + rounding, &magnitude, self.dtype)?)
+                let (unit, flushed) = (ulps * self.dtype.unit_roundoff(), underflow(self.dtype));
+                let most = NEAR_OVERFLOW * self.dtype.max();
+                Some(zip([&value, &spread(radius)?], |[value, spread]| {
+                    let magnitude = value.abs() + spread;
+                    if magnitude > most { f64::INFINITY } else { spread + (magnitude * unit + flushed) }
+                })?)
             }
             None => None,
         };
-        Ok(Ball { value, radius, dtype: self.dtype })
+        Ok(Ball { value, radius, dtype: self.dtype, certain: false })
     }
 
     /// The type in which it is rounded.
@@ -97,7 +108,7 @@ impl Ball {
     /// The same elements elsewhere.
     pub fn moved(&self, step: impl Fn(&Tensor) -> Result<Tensor, TchError>) -> Balled {
         let radius = self.radius.as_ref().map(&step).transpose()?;
-        Ok(Ball { value: step(&self.value)?, radius, dtype: self.dtype })
+        Ok(Ball { value: step(&self.value)?, radius, dtype: self.dtype, certain: self.certain })
     }
 
     /// Part `index` of `count` equal ones along `axis`.
@@ -110,12 +121,13 @@ impl Ball {
     pub fn joined(parts: &[Ball], join: impl Fn(&[&Tensor]) -> Result<Tensor, TchError>) -> Balled {
         let value = join(&parts.iter().map(|part| &part.value).collect::<Vec<_>>())?;
         let radii: Option<Vec<&Tensor>> = parts.iter().map(|part| part.radius.as_ref()).collect();
-        Ok(Ball { value, radius: radii.map(|radii| join(&radii)).transpose()?, dtype: parts[0].dtype })
+        let certain = parts.iter().all(|part| part.certain);
+        Ok(Ball { value, radius: radii.map(|radii| join(&radii)).transpose()?, dtype: parts[0].dtype, certain })
     }
 
     pub fn copy(&self) -> Ball {
         let radius = self.radius.as_ref().map(Tensor::shallow_clone);
-        Ball { value: self.value.shallow_clone(), radius, dtype: self.dtype }
+        Ball { value: self.value.shallow_clone(), radius, dtype: self.dtype, certain: self.certain }
     }
 
     pub fn add(&self, other: &Ball) -> Balled {
@@ -128,15 +140,15 @@ impl Ball {
 
     /// `1 - x`.
     pub fn complement(&self) -> Balled {
-        let one = self.value.f_ones_like()?;
-        self.derived(one.f_sub(&self.value)?, 1.0, |radius| Ok(radius.shallow_clone()))
+        self.derived(self.value.f_neg()?.f_add_scalar(1.0)?, 1.0, |radius| Ok(radius.shallow_clone()))
     }
 
     /// Elementwise.
     pub fn mul(&self, other: &Ball) -> Balled {
         self.derived(self.value.f_mul(&other.value)?, 1.0, |radius| {
-            let reached = other.value.f_abs()? + other.other();
-            Ok(self.value.f_abs()? * other.other() + radius * reached)
+            zip([&self.value, radius, &other.value, other.other()], |[x, radius, y, other]| {
+                x.abs() * other + radius * (y.abs() + other)
+            })
         })
     }
 
@@ -146,40 +158,26 @@ impl Ball {
         if shift == 0.0 {
             return Ok(scaled);
         }
-        let size = scaled.value.f_full_like(shift.abs())?;
-        scaled.derived(scaled.value.f_add_scalar(shift)?, 1.0, |radius| Ok(radius.shallow_clone()))?.rounded(&size, 1.0)
+        let shifted = scaled.derived(scaled.value.f_add_scalar(shift)?, 1.0, |radius| Ok(radius.shallow_clone()))?;
+        shifted.off_by(shift.abs() * self.dtype.unit_roundoff())
     }
 
     /// Within `[low, high]`.
     pub fn clamp(&self, low: f64, high: f64) -> Balled {
         let value = self.value.f_clamp(low, high)?;
-        Ok(Ball { value, radius: self.radius.as_ref().map(Tensor::shallow_clone), dtype: self.dtype })
+        Ok(Ball { value, radius: self.radius.as_ref().map(Tensor::shallow_clone), dtype: self.dtype, certain: false })
     }
 
     /// The sum of matrix products and of terms, in any order and any association.
     pub fn sum_of_products(products: &[(&Ball, &Ball)], terms: &[&Ball]) -> Balled {
-        let sum = |product: &dyn Fn(&Ball, &Ball) -> Result<Tensor, TchError>,
-                   term: &dyn Fn(&Ball) -> Result<Tensor, TchError>| {
-            let (x, y) = products[0];
-            let sum = products[1..].iter().try_fold(product(x, y)?, |sum, (x, y)| sum.f_add(&product(x, y)?))?;
-            terms.iter().try_fold(sum, |sum, x| sum.f_add(&term(x)?))
-        };
-        let first = products[0].0;
-        let value = sum(&|x, y| x.value.f_matmul(&y.value), &|x| Ok(x.value.shallow_clone()))?;
-        if first.radius.is_none() {
-            return Ok(Ball { value, radius: None, dtype: first.dtype });
-        }
-        let reached = |x: &Ball| x.value.f_abs()?.f_add(x.other());
-        let spread =
-            sum(&|x, y| x.value.f_abs()?.f_matmul(y.other())?.f_add(&x.other().f_matmul(&reached(y)?)?), &|x| {
-                Ok(x.other().shallow_clone())
-            })?;
-        let magnitude = sum(&|x, y| reached(x)?.f_matmul(&reached(y)?), &reached)?;
-        let depth = products.iter().map(|(x, _)| x.value.size_dim(-1)).sum::<i64>() as f64;
-        let count = depth + terms.len() as f64;
-        let rounding = &magnitude * gamma(count + 1.0, first.dtype) + (count + 1.0) * underflow(first.dtype);
-        let radius = unless_overflow(defined(spread + rounding)?, &magnitude, first.dtype)?;
-        Ok(Ball { value, radius: Some(radius), dtype: first.dtype })
+        let ((x, y), rest) = products.split_first().expect("a product");
+        let sum = rest.iter().try_fold(Sum::of(x, y)?, |sum, (x, y)| sum.plus(Sum::of(x, y)?))?;
+        sum.ball(terms)
+    }
+
+    /// The largest magnitude within the radius.
+    fn reached(&self) -> Result<Tensor, TchError> {
+        if self.certain { self.value.f_abs() } else { zip([&self.value, self.other()], |[x, radius]| x.abs() + radius) }
     }
 
     /// The mean along `axes`, which stay.
@@ -187,11 +185,13 @@ impl Ball {
         let mean = |x: &Tensor| x.f_mean_dim(axes, true, x.kind());
         let value = mean(&self.value)?;
         let count = axes.iter().map(|&axis| self.value.size_dim(axis)).product::<i64>() as f64;
-        let Some(radius) = &self.radius else { return Ok(Ball { value, radius: None, dtype: self.dtype }) };
+        let Some(radius) = &self.radius else {
+            return Ok(Ball { value, radius: None, dtype: self.dtype, certain: false });
+        };
         let reached = mean(&(self.value.f_abs()? + radius))?;
         let error = mean(radius)? + &reached * gamma(count + 1.0, self.dtype) + 2.0 * underflow(self.dtype);
         let radius = unless_overflow(error, &(reached * count), self.dtype)?;
-        Ok(Ball { value, radius: Some(radius), dtype: self.dtype })
+        Ok(Ball { value, radius: Some(radius), dtype: self.dtype, certain: false })
     }
 
     /// A function whose slope is at most `slope` of values and radii, computed to `ulps` units in the last place of
@@ -204,20 +204,32 @@ impl Ball {
     ) -> Balled {
         let value = f(&self.value)?;
         let ball = self.derived(value, ulps, |radius| Ok(slope(&self.value, radius)? * radius))?;
-        let size = ball.value.f_full_like(absolute)?;
-        ball.rounded(&size, ulps)
+        ball.off_by(absolute * ulps * self.dtype.unit_roundoff())
     }
 
-    /// With a radius greater by `error`.
-    pub fn widened(self, error: &Tensor) -> Balled {
-        let radius = self.radius.map(|radius| radius.f_add(&error.f_abs()?)).transpose()?;
-        Ok(Ball { value: self.value, radius, dtype: self.dtype })
+    /// With a radius greater by the same everywhere.
+    fn off_by(self, error: f64) -> Balled {
+        if error == 0.0 {
+            return Ok(self);
+        }
+        let radius = self.radius.map(|radius| radius.f_add_scalar(error)).transpose()?;
+        Ok(Ball { value: self.value, radius, dtype: self.dtype, certain: false })
+    }
+
+    /// With a radius greater by `share` of `magnitude`.
+    pub fn widened(self, share: f64, magnitude: impl FnOnce() -> Result<Tensor, TchError>) -> Balled {
+        if share == 0.0 {
+            return Ok(self);
+        }
+        let widen = |radius: Tensor| zip([&radius, &magnitude()?], |[radius, size]| radius + (size * share).abs());
+        let radius = self.radius.map(widen).transpose()?;
+        Ok(Ball { value: self.value, radius, dtype: self.dtype, certain: false })
     }
 
     /// With the rounding of intermediate results as large as `magnitude`, `ulps` times.
-    pub fn rounded(self, magnitude: &Tensor, ulps: f64) -> Balled {
-        let error = magnitude * (ulps * self.dtype.unit_roundoff());
-        self.widened(&error)
+    pub fn rounded(self, ulps: f64, magnitude: impl FnOnce() -> Result<Tensor, TchError>) -> Balled {
+        let unit = ulps * self.dtype.unit_roundoff();
+        self.widened(unit, magnitude)
     }
 
     /// In another type from here on.
@@ -234,14 +246,14 @@ impl Ball {
             Some(radius) => Some(radius.f_where_self(condition, other.other())?),
             None => None,
         };
-        Ok(Ball { value, radius, dtype: self.dtype })
+        Ok(Ball { value, radius, dtype: self.dtype, certain: false })
     }
 
     /// Certainly `filling` where `condition` holds.
     pub fn filled(&self, condition: &Tensor, filling: f64) -> Balled {
         let value = self.value.f_masked_fill(condition, filling)?;
         let radius = self.radius.as_ref().map(|radius| radius.f_masked_fill(condition, 0.0)).transpose()?;
-        Ok(Ball { value, radius, dtype: self.dtype })
+        Ok(Ball { value, radius, dtype: self.dtype, certain: false })
     }
 
     /// With `count` further elements at the end of the last axis, certainly `filling`.
@@ -251,7 +263,7 @@ impl Ball {
         let options = (self.value.kind(), self.value.device());
         let more = Tensor::f_full(&size, filling, options)?;
         let radius = self.radius.as_ref().map(|_| more.f_zeros_like()).transpose()?;
-        let more = Ball { value: more, radius, dtype: self.dtype };
+        let more = Ball { value: more, radius, dtype: self.dtype, certain: false };
         Ball::joined(&[self.copy(), more], |parts| Tensor::f_cat(parts, -1))
     }
 
@@ -262,13 +274,13 @@ impl Ball {
             unless(&distance.f_le_tensor(&(value.other() * REACH))?, &radius)
         };
         let radius = self.radius.map(near).transpose()?;
-        Ok(Ball { value: self.value, radius, dtype: self.dtype })
+        Ok(Ball { value: self.value, radius, dtype: self.dtype, certain: false })
     }
 
     /// Unbounded where `condition` holds.
     pub fn unbounded_where(self, condition: &Tensor) -> Balled {
         let radius = self.radius.map(|radius| unless(&condition.f_expand_as(&radius)?, &radius)).transpose()?;
-        Ok(Ball { value: self.value, radius, dtype: self.dtype })
+        Ok(Ball { value: self.value, radius, dtype: self.dtype, certain: false })
     }
 }
 
@@ -301,7 +313,7 @@ mod tests {
                 let signs =
                     (Tensor::arange(count, (Kind::Double, tch::Device::Cpu)) * 1.3).cos().sign().reshape(*shape);
                 let radius = (kind == Kind::Double).then(|| value.full_like(1e-6));
-                Ball { value: (value + signs * off).to_kind(kind), radius, dtype: DType::F32 }
+                Ball { value: (value + signs * off).to_kind(kind), radius, dtype: DType::F32, certain: false }
             };
             shapes.iter().map(ball).collect()
         };
@@ -333,6 +345,7 @@ mod tests {
             value: value.shallow_clone(),
             radius: Some(value.full_like(1e-6)),
             dtype: DType::F32,
+            certain: false,
         };
         let result = ball(&value).doubtful_near(&ball(&value), 1.0).unwrap().radius.unwrap();
         assert_eq!(Vec::<bool>::try_from(result.isfinite()).unwrap(), [true, false, true]);

@@ -1,7 +1,8 @@
 //! One step of each recurrent layer, and its activations.
 
-use super::ball::{Ball, Balled, Operands, nearest};
+use super::ball::{Ball, Balled, Operands, Sum, nearest};
 use super::movement::refuse;
+use crate::elements::zip;
 use crate::spec::{Args, Attribute, Builder};
 use tch::{TchError, Tensor};
 
@@ -130,12 +131,10 @@ fn bent(
     })
 }
 
-/// What one direction of a layer computes with. The matrices are transposed.
+/// What one direction of a layer computes with.
 pub struct Direction {
-    pub input: Ball,
-    pub state: Ball,
-    /// The bias of the input, and that of the state.
-    pub biases: Option<[Ball; 2]>,
+    /// Gates that are computed together.
+    gates: Vec<Gates>,
     pub peepholes: Option<Ball>,
     pub activations: Vec<Activation>,
     pub clip: Option<f64>,
@@ -144,20 +143,41 @@ pub struct Direction {
 }
 
 impl Direction {
-    pub fn of(o: &Operands, index: i64, activations: Vec<Activation>, variant: Option<&str>) -> Result<Self, TchError> {
+    /// `together` says how many gates of each group are computed together.
+    pub fn of(
+        o: &Operands,
+        index: i64,
+        activations: Vec<Activation>,
+        variant: Option<&str>,
+        together: &[i64],
+    ) -> Result<Self, TchError> {
         let own = |ball: Ball| ball.moved(|x| x.f_select(0, index));
         let transposed = |operand: usize| own(o.ball(operand)?)?.moved(|x| x.f_transpose(0, 1));
         let halves =
             |biases: Ball| -> Result<[Ball; 2], TchError> { Ok([biases.part(0, 0, 2)?, biases.part(0, 1, 2)?]) };
-        Ok(Direction {
+        let all = Gates {
             input: transposed(1)?,
             state: transposed(2)?,
             biases: o.optional(3)?.map(own).transpose()?.map(halves).transpose()?,
+        };
+        let count = together.iter().sum();
+        let mut first = 0;
+        let group = |&size: &i64| {
+            first += size;
+            all.part(first - size, first, count)
+        };
+        Ok(Direction {
+            gates: together.iter().map(group).collect::<Result<_, _>>()?,
             peepholes: o.optional(7)?.map(own).transpose()?,
             activations,
             clip: o.args.attribute("clip").map(|_| o.args.float("clip", 0.0)),
             variant: variant.is_some_and(|name| o.args.int(name, 0) != 0),
         })
+    }
+
+    /// x W' of each group of gates, for elements of any number of steps.
+    pub fn inputs(&self, x: &Ball) -> Result<Vec<Sum>, TchError> {
+        self.gates.iter().map(|gates| Sum::of(x, &gates.input)).collect()
     }
 
     /// Activation `index` of what is clipped.
@@ -176,9 +196,18 @@ impl Direction {
             None => Ok(ball),
         }
     }
+}
 
-    /// The gates from `first` on, up to `last`, of `count`: weights of the input and of the state, and their biases.
-    fn gates(&self, first: i64, last: i64, count: i64) -> Result<Gates, TchError> {
+/// Transposed weights of the input and of the state, and the biases of both.
+struct Gates {
+    input: Ball,
+    state: Ball,
+    biases: Option<[Ball; 2]>,
+}
+
+impl Gates {
+    /// The gates from `first` on, up to `last`, of `count`.
+    fn part(&self, first: i64, last: i64, count: i64) -> Result<Gates, TchError> {
         let of = |x: &Ball| {
             let size = x.value.size().last().map_or(0, |size| size / count);
             x.moved(|x| x.f_narrow(-1, first * size, (last - first) * size))
@@ -187,59 +216,64 @@ impl Direction {
         let biases = self.biases.as_ref().map(both).transpose()?;
         Ok(Gates { input: of(&self.input)?, state: of(&self.state)?, biases })
     }
-}
 
-struct Gates {
-    input: Ball,
-    state: Ball,
-    biases: Option<[Ball; 2]>,
-}
-
-impl Gates {
-    /// x W' + h R' + both biases.
-    fn of(&self, x: &Ball, h: &Ball) -> Balled {
+    /// x W' + h R' + both biases, of the first product.
+    fn of(&self, input: Sum, h: &Ball) -> Balled {
         let biases: Vec<&Ball> = self.biases.iter().flatten().collect();
-        Ball::sum_of_products(&[(x, &self.input), (h, &self.state)], &biases)
+        input.plus(Sum::of(h, &self.state)?)?.ball(&biases)
     }
 }
 
-pub fn rnn_step(direction: &Direction, x: &Ball, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
-    Ok(vec![direction.activate(0, &direction.gates(0, 1, 1)?.of(x, &states[0])?)?])
+/// As many as the layer has groups of gates.
+fn groups<const N: usize>(inputs: Vec<Sum>) -> [Sum; N] {
+    inputs.try_into().unwrap_or_else(|_| unreachable!("one for each group"))
 }
 
-pub fn gru_step(direction: &Direction, x: &Ball, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
+/// From the states before to those after, by the [`Direction::inputs`] of the step; one of each group of gates.
+pub fn rnn_step(direction: &Direction, inputs: Vec<Sum>, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
+    let [input] = groups(inputs);
+    Ok(vec![direction.activate(0, &direction.gates[0].of(input, &states[0])?)?])
+}
+
+pub fn gru_step(direction: &Direction, inputs: Vec<Sum>, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
     let h = &states[0];
-    let both = direction.gates(0, 2, 3)?.of(x, h)?;
+    let [both, input] = groups(inputs);
+    let both = direction.gates[0].of(both, h)?;
     let update = direction.activate(0, &both.part(-1, 0, 2)?)?;
     let reset = direction.activate(0, &both.part(-1, 1, 2)?)?;
-    let gate = direction.gates(2, 3, 3)?;
+    let gate = &direction.gates[1];
     let hidden = if direction.variant {
         let linear =
             Ball::sum_of_products(&[(h, &gate.state)], &gate.biases.iter().map(|b| &b[1]).collect::<Vec<_>>())?;
         let reset = reset.mul(&linear)?;
         let terms: Vec<&Ball> = gate.biases.iter().map(|b| &b[0]).chain([&reset]).collect();
-        Ball::sum_of_products(&[(x, &gate.input)], &terms)?
+        input.ball(&terms)?
     } else {
-        gate.of(x, &reset.mul(h)?)?
+        gate.of(input, &reset.mul(h)?)?
     };
     let hidden = direction.activate(1, &hidden)?;
     let kept = update.mul(h)?;
     // Also legal: hidden + update * (h - hidden).
-    let alternative = update.value.f_abs()? * (hidden.value.f_abs()? + h.value.f_abs()?) + hidden.value.f_abs()?;
-    Ok(vec![update.complement()?.mul(&hidden)?.add(&kept)?.rounded(&alternative, 2.0)?])
+    let alternative = || {
+        zip([&update.value, &hidden.value, &h.value], |[update, hidden, h]| {
+            update.abs() * (hidden.abs() + h.abs()) + hidden.abs()
+        })
+    };
+    Ok(vec![update.complement()?.mul(&hidden)?.add(&kept)?.rounded(2.0, alternative)?])
 }
 
-pub fn lstm_step(direction: &Direction, x: &Ball, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
+pub fn lstm_step(direction: &Direction, inputs: Vec<Sum>, states: &[Ball]) -> Result<Vec<Ball>, TchError> {
     let (h, c) = (&states[0], &states[1]);
-    let sums = direction.gates(0, 4, 4)?.of(x, h)?;
-    let depth = (x.value.size()[1] + h.value.size()[1] + 4) as f64;
+    let [input] = groups(inputs);
+    let depth = input.count() + (h.value.size()[1] + 4) as f64;
+    let sums = direction.gates[0].of(input, h)?;
     // The gates are in the order input, output, forget, cell; the peepholes lack the last.
     let gate = |index: i64, c: &Ball| -> Balled {
         let sum = sums.part(-1, index, 4)?;
         let Some(peepholes) = &direction.peepholes else { return direction.activate(0, &sum) };
         let peep = peepholes.part(-1, index, 3)?.mul(c)?;
         // Added at any place of the sum.
-        direction.activate(0, &sum.add(&peep)?.rounded(&peep.value, depth)?)
+        direction.activate(0, &sum.add(&peep)?.rounded(depth, || Ok(peep.value.shallow_clone()))?)
     };
     let input = gate(0, c)?;
     let forget = if direction.variant { input.complement()? } else { gate(2, c)? };

@@ -1,6 +1,6 @@
 //! Recurrent layers: RNN, GRU and LSTM.
 
-use super::ball::{Ball, Operands, radii, values};
+use super::ball::{Ball, Operands, Sum, radii, values};
 use super::cells::{Direction, activations, gru_step, lstm_step, rnn_step, set_activations};
 use crate::dtype::{DType, FLOATS};
 use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Operand, Skip};
@@ -45,36 +45,43 @@ pub const LSTM: OpSpec = OpSpec {
     ..RECURRENT
 };
 
-type Step = fn(&Direction, &Ball, &[Ball]) -> Result<Vec<Ball>, TchError>;
+type Step = fn(&Direction, Vec<Sum>, &[Ball]) -> Result<Vec<Ball>, TchError>;
 
 /// What tells the layers apart.
 struct Cell {
-    gates: i64,
+    /// How many gates there are, in groups that are computed together.
+    gates: &'static [i64],
     /// The default activations of one direction.
     activations: &'static [&'static str],
     /// The attribute that changes the equations, if set.
     variant: Option<&'static str>,
     /// Where the first values of the states are among the operands: h, and for LSTM c.
     states: &'static [usize],
-    /// From an element and the states before to the states after.
+    /// From what the gates make of an element, and the states before, to the states after.
     step: Step,
 }
 
-const RNN_CELL: Cell = Cell { gates: 1, activations: &["Tanh"], variant: None, states: &[5], step: rnn_step };
+const RNN_CELL: Cell = Cell { gates: &[1], activations: &["Tanh"], variant: None, states: &[5], step: rnn_step };
 const GRU_CELL: Cell = Cell {
-    gates: 3,
+    gates: &[2, 1],
     activations: &["Sigmoid", "Tanh"],
     variant: Some("linear_before_reset"),
     states: &[5],
     step: gru_step,
 };
 const LSTM_CELL: Cell = Cell {
-    gates: 4,
+    gates: &[4],
     activations: &["Sigmoid", "Tanh", "Tanh"],
     variant: Some("input_forget"),
     states: &[5, 6],
     step: lstm_step,
 };
+
+impl Cell {
+    fn count(&self) -> i64 {
+        self.gates.iter().sum()
+    }
+}
 
 /// The sizes of one application.
 struct Sizes {
@@ -123,14 +130,14 @@ fn build(b: &mut Builder, cell: &Cell) -> Result<(), Skip> {
     let dtypes = b.permitted(b.dtypes());
     let x = b.input_or(dtypes, 3..=3, |b| vec![b.free(1..=6), b.size(3), b.size(3)])?;
     let sizes = Sizes::choose(b, &x);
-    let [directions, rows] = [Term::constant(sizes.directions), sizes.hidden * cell.gates];
+    let [directions, rows] = [Term::constant(sizes.directions), sizes.hidden * cell.count()];
     // Small enough that a state does not amplify what was lost before it.
     let domain = Domain::Range(-0.75, 0.75);
     b.weight_in(x.dtype, [directions, rows, sizes.inner], domain);
     b.weight_in(x.dtype, [directions, rows, sizes.hidden], domain);
     optional_operands(b, cell, x.dtype, &sizes);
     set_attributes(b, cell, &sizes);
-    b.accumulate((sizes.inner + sizes.hidden + 4) * cell.gates);
+    b.accumulate((sizes.inner + sizes.hidden + 4) * cell.count());
     let states = b.below(cell.states.len() + 2).min(cell.states.len());
     b.output(x.dtype, sizes.sequence());
     for state in 0..states {
@@ -147,7 +154,7 @@ fn optional_operands(b: &mut Builder, cell: &Cell, dtype: DType, sizes: &Sizes) 
     let lstm = cell.states.len() == 2;
     let wanted = [!b.chance(64), b.chance(80), b.coin(), lstm && b.coin(), lstm && b.chance(100)];
     let count = wanted.iter().rposition(|&wanted| wanted).map_or(0, |last| last + 1);
-    let [directions, rows] = [Term::constant(sizes.directions), sizes.hidden * cell.gates];
+    let [directions, rows] = [Term::constant(sizes.directions), sizes.hidden * cell.count()];
     for (operand, &wanted) in wanted[..count].iter().enumerate() {
         match operand {
             _ if !wanted => b.absent(),
@@ -199,7 +206,7 @@ fn layer(o: &Operands, cell: &Cell) -> Result<Vec<Ball>, TchError> {
     let (mut sequences, mut last_states) = (Vec::new(), Vec::<Vec<Ball>>::new());
     for index in 0..directions {
         let own = activations.drain(..cell.activations.len()).collect();
-        let weights = Direction::of(o, index, own, cell.variant)?;
+        let weights = Direction::of(o, index, own, cell.variant, cell.gates)?;
         let states = first_states.iter().map(|state| state.moved(|x| x.f_select(0, index)));
         let states = states.collect::<Result<Vec<Ball>, TchError>>()?;
         let reverse = direction == "reverse" || index == 1;
@@ -230,9 +237,11 @@ fn run(
 ) -> Result<(Ball, Vec<Ball>), TchError> {
     let order = Order::new(o.args, x, reverse)?;
     let x = order.apply(x)?;
+    let inputs = direction.inputs(&x)?;
     let mut hidden = Vec::new();
     for step in 0..x.value.size()[0] {
-        let next = (cell.step)(direction, &x.moved(|x| x.f_select(0, step))?, &states)?;
+        let of_step = inputs.iter().map(|sum| sum.moved(|x| x.f_select(0, step)));
+        let next = (cell.step)(direction, of_step.collect::<Result<_, _>>()?, &states)?;
         let Some(lengths) = &order.lengths else {
             states = next;
             hidden.push(states[0].copy());

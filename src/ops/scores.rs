@@ -27,8 +27,8 @@ pub fn attend(o: &Operands) -> Result<Vec<Ball>, TchError> {
         let scaled = x.affine(scale.sqrt(), 0.0)?;
         // In the function's body of the ONNX text the root is an f32: legal in f64 too.
         let rounded = if a.dtype(0) == DType::F64 { 2.0 * DType::F32.unit_roundoff() } else { 0.0 };
-        let error = &scaled.value * rounded;
-        scaled.widened(&error)
+        let value = scaled.value.shallow_clone();
+        scaled.widened(rounded, || Ok(value))
     };
     let transposed = scaled(&shared(&key)?)?.moved(|x| x.f_transpose(-1, -2))?;
     let products = Ball::sum_of_products(&[(&scaled(&query)?, &transposed)], &[])?;

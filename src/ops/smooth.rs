@@ -38,14 +38,14 @@ fn gelu(o: &Operands) -> Balled {
     let ball = gated(&x, |x| x.f_gelu(approximation))?;
     // The function's body in the ONNX text has 2 / pi and 0.044715 as f32: legal in f64 too.
     let rounded = if approximation == "tanh" && o.args.dtype(0) == DType::F64 { 1e-7 } else { 0.0 };
-    ball.widened(&(&x.value * rounded))
+    ball.widened(rounded, || Ok(x.value.shallow_clone()))
 }
 
 /// A function x * gate(x), whose gate is rounded as if it were about 1.
 fn gated(x: &Ball, f: impl FnOnce(&Tensor) -> Result<Tensor, TchError>) -> Balled {
     // Step by step there are two and a half; approximations in wider types may take more, which bf16 has no room for.
     let roundings = if x.dtype() == DType::BF16 { 3.0 } else { 8.0 };
-    x.function([roundings, 0.0], f, |x, _| x.f_full_like(STEEPEST))?.rounded(&x.value, roundings)
+    x.function([roundings, 0.0], f, |x, _| x.f_full_like(STEEPEST))?.rounded(roundings, || Ok(x.value.shallow_clone()))
 }
 
 pub(super) fn swish(x: &Ball, alpha: f64) -> Balled {

@@ -1,6 +1,7 @@
 //! Reading tensors at computed positions: each output point is a weighted sum of the elements around its position.
 
 use super::rounding::REACH;
+use crate::elements;
 use tch::{Kind, TchError, Tensor};
 
 /// What positions outside an axis read.
@@ -157,15 +158,82 @@ pub fn weighted(x: &Tensor, axes: &[Axis], taps: &[Vec<Tap>]) -> Result<Tensor, 
     sum.ok_or_else(|| TchError::Torch("an interpolation without taps".to_owned()))
 }
 
-/// The largest of the elements `[N, C, P]`, which are not negative.
+/// The largest of the elements `[N, C, P]`, which are not negative; NaN where one of them is.
 pub fn largest(x: &Tensor, axes: &[Axis], taps: &[Vec<Tap>]) -> Result<Tensor, TchError> {
-    let mut most: Option<Tensor> = None;
-    each(x, axes, taps, |value, _| {
-        most = Some(match most.take() {
-            Some(most) => most.f_maximum(&value)?,
-            None => value,
-        });
-        Ok(())
-    })?;
-    most.ok_or_else(|| TchError::Torch("an interpolation without taps".to_owned()))
+    let Some(first) = taps.first().and_then(|taps| taps.first()) else {
+        return Err(TchError::Torch("an interpolation without taps".to_owned()));
+    };
+    let [batch, points] = first.index.size()[..] else {
+        return Err(TchError::Torch("taps without a batch".to_owned()));
+    };
+    let channels = x.size()[1] as usize;
+    let size = axes.iter().map(|axis| axis.size as usize).product::<usize>();
+    let places = axes.iter().zip(taps).map(|(axis, taps)| places(axis, taps)).collect::<Result<Vec<_>, TchError>>()?;
+    let (elements, points) = (elements::read(x)?, points as usize);
+    let mut most = vec![0.0f64; batch as usize * channels * points];
+    let mut offsets = Vec::new();
+    let count = if size == 0 { 0 } else { batch as usize * points };
+    for place in 0..count {
+        joint_offsets(&places, place, &mut offsets);
+        for channel in 0..channels {
+            let row = place / points * channels + channel;
+            let image = &elements[row * size..][..size];
+            let most = &mut most[row * points + place % points];
+            for &offset in &offsets {
+                let value = image[offset];
+                // A NaN wins, and stays.
+                if value > *most || value.is_nan() {
+                    *most = value;
+                }
+            }
+        }
+    }
+    Tensor::f_from_slice(&most)?.f_reshape([batch, channels as i64, points as i64])
+}
+
+/// One axis, and for each of its taps and each point the index; none where the element counts as 0.
+struct Places {
+    size: usize,
+    taps: Vec<Vec<Option<usize>>>,
+}
+
+fn places(axis: &Axis, taps: &[Tap]) -> Result<Places, TchError> {
+    let of = |tap: &Tap| {
+        let index = Vec::<i64>::try_from(&tap.index.f_flatten(0, -1)?)?;
+        let inside = Vec::<bool>::try_from(&tap.inside.f_flatten(0, -1)?)?;
+        let place = |(index, inside): (i64, bool)| inside.then_some(index as usize);
+        Ok(index.into_iter().zip(inside).map(place).collect())
+    };
+    Ok(Places { size: axis.size as usize, taps: taps.iter().map(of).collect::<Result<_, TchError>>()? })
+}
+
+/// Where in an image the taps of one point read, in every combination.
+fn joint_offsets(places: &[Places], point: usize, offsets: &mut Vec<usize>) {
+    offsets.clear();
+    offsets.push(0);
+    for axis in places {
+        let indices = || axis.taps.iter().filter_map(|tap| tap[point]);
+        let joint: Vec<usize> =
+            offsets.iter().flat_map(|&offset| indices().map(move |index| offset * axis.size + index)).collect();
+        *offsets = joint;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn the_largest_is_that_of_every_combination() {
+        let x = Tensor::from_slice(&[1.0, 5.0, 2.0, 7.0, 0.5, 3.0, f64::INFINITY, 0.0]).reshape([1, 2, 2, 2]);
+        let axis = Axis { size: 2, padding: Padding::Zeros, corners: true };
+        let positions = Tensor::from_slice(&[-1.0, 0.0, 1.0]).reshape([1, 3]);
+        let taps = |positions: &Tensor| axis.around(positions, 0, 1).unwrap();
+        let options = (Kind::Double, Device::Cpu);
+        let both = [taps(&positions), taps(&Tensor::zeros([1, 3], options))];
+        let most = largest(&x, &[axis, axis], &both).unwrap();
+        // The first point reads row 0 alone, the second both rows, the third row 1 alone.
+        assert_eq!(elements::read(&most).unwrap(), [5.0, 7.0, 7.0, 3.0, f64::INFINITY, f64::INFINITY]);
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::exceptional;
 use crate::dtype::DType;
+use crate::elements::{any, zip};
 use crate::model::{LeafData, Model, Node};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::spec::{Args, Attribute, Attributes, Numerics, Outputs};
@@ -80,29 +81,41 @@ fn node_errors(
 /// comparison, but also what Relu or Cast made of exact floats, and a 0 of Relu beside other elements. So unless the
 /// operator computes `always`, the spacing goes only to what has an error, or may be flushed to 0.
 fn finish(error: Tensor, exact: &Tensor, dtype: DType, always: bool) -> Result<Option<Tensor>, TchError> {
-    let error = error.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
-    let mut doubtful = error.f_gt(0.0)?;
-    if dtype.is_float() {
-        let subnormal = exact.f_ne(0.0)?.f_logical_and(&exact.f_abs()?.f_lt(dtype.min_positive())?)?;
-        doubtful = doubtful.f_logical_or(&subnormal)?;
+    if !dtype.is_float() {
+        let doubtful = any([&error], |[error]| defined(error) > 0.0)?;
+        return doubtful.then(|| zip([&error], |[error]| defined(error))).transpose();
     }
-    if !(dtype.is_float() && always) && !bool::try_from(doubtful.f_any()?)? {
+    let least = dtype.min_positive();
+    let doubtful = |error: f64, exact: f64| error > 0.0 || exact != 0.0 && exact.abs() < least;
+    if !always && !any([&error, exact], |[error, exact]| doubtful(defined(error), exact))? {
         return Ok(None);
     }
-    if !dtype.is_float() {
-        return Ok(Some(error));
-    }
-    let finite = exact.f_isfinite()?;
-    let edge = (exact.f_abs()? + &error).f_gt(dtype.max() * RANGE_SHARE)?.f_logical_and(&finite)?;
-    let spacing = dtype.min_positive() * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 };
-    let spacing = if always { exact.f_full_like(spacing)? } else { doubtful.f_to_kind(Kind::Double)? * spacing };
-    // Nothing lies near a NaN or an infinity.
-    let spacing = spacing.f_masked_fill(&finite.f_logical_not()?, 0.0)?;
-    (error + spacing).f_masked_fill(&edge, f64::INFINITY).map(Some)
+    let spacing = least * if dtype == DType::F16 { dtype.unit_roundoff() } else { 1.0 };
+    let edge = dtype.max() * RANGE_SHARE;
+    zip([&error, exact], |[error, exact]| {
+        let error = defined(error);
+        match () {
+            // Nothing lies near a NaN or an infinity.
+            () if !exact.is_finite() => error,
+            () if exact.abs() + error > edge => f64::INFINITY,
+            () if always || doubtful(error, exact) => error + spacing,
+            () => error,
+        }
+    })
+    .map(Some)
+}
+
+/// `error` with infinity in place of what is no number or below every number.
+fn defined(error: f64) -> f64 {
+    if error.is_finite() { error } else { f64::INFINITY }
 }
 
 pub fn unknown(exact: &Tensor) -> Tensor {
     Tensor::full(exact.size(), f64::INFINITY, (Kind::Double, tch::Device::Cpu))
+}
+
+fn copy(tensor: &Tensor) -> Result<Tensor, TchError> {
+    Ok(tensor.shallow_clone())
 }
 
 /// `args` with other operands.
@@ -126,19 +139,16 @@ fn scale(args: &Args, errors: &[Option<Tensor>]) -> f64 {
     if args.operand_dtypes.iter().zip(errors).any(narrower) { 1.0 } else { WIDE_SCALE }
 }
 
-/// `args` with each float operand replaced by `change` of its index, value and error (0 where it is exact).
+/// `args` with each float operand replaced by `change` of its index, value and error (`None` where it is exact).
 pub fn change_floats<'a>(
     args: &Args<'a>,
     errors: &[Option<Tensor>],
-    change: impl Fn(usize, &Tensor, &Tensor) -> Result<Tensor, TchError>,
+    change: impl Fn(usize, &Tensor, Option<&Tensor>) -> Result<Tensor, TchError>,
 ) -> Result<Args<'a>, TchError> {
     let mut operands = Vec::with_capacity(args.count());
     for (i, operand) in args.operands.iter().enumerate() {
         operands.push(match operand {
-            Some(x) if args.operand_dtypes[i].is_some_and(DType::is_float) => {
-                let error = errors[i].as_ref().map_or_else(|| x.zeros_like(), Tensor::shallow_clone);
-                Some(change(i, x, &error)?)
-            }
+            Some(x) if args.operand_dtypes[i].is_some_and(DType::is_float) => Some(change(i, x, errors[i].as_ref())?),
             other => other.as_ref().map(Tensor::shallow_clone),
         });
     }
@@ -147,7 +157,8 @@ pub fn change_floats<'a>(
 
 /// Errors move as the elements do.
 fn moved(args: &Args, errors: &[Option<Tensor>], exact: &[Tensor], node: &Node) -> Outputs {
-    let moved = (node.spec.eval)(&change_floats(args, errors, |_, _, error| Ok(error.shallow_clone()))?)?;
+    let moved =
+        (node.spec.eval)(&change_floats(args, errors, |_, x, error| error.map_or_else(|| x.f_zeros_like(), copy))?)?;
     // Integer outputs, such as the indices of a maximum, may be any.
     let float = |i: usize| args.output_dtypes[i].is_float();
     let error = |(i, (moved, exact)): (usize, (Tensor, &Tensor))| if float(i) { Ok(moved) } else { Ok(unknown(exact)) };
@@ -174,9 +185,10 @@ fn elementwise(
     let widest = scale(args, errors);
     let scales: &[f64] = if widest == 1.0 { &[1.0] } else { &[widest, 1.0] };
     let corners = if joint { 1 << inexact.len() } else { 2 * inexact.len() };
-    let distance = |at: &Args, scale: f64| {
-        let moved = (node.spec.eval)(at)?.swap_remove(0).f_to_kind(Kind::Double)?;
-        ((moved - &exact_f64) / scale).f_abs()?.f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)
+    // The greater of `change` and the distance that the operator moves.
+    let further = |change: &Tensor, at: &Args, scale: f64| {
+        let moved = (node.spec.eval)(at)?.swap_remove(0);
+        zip([change, &moved, &exact_f64], |[change, moved, exact]| change.max(defined(((moved - exact) / scale).abs())))
     };
     for corner in 0..corners {
         if inexact.is_empty() {
@@ -190,30 +202,36 @@ fn elementwise(
                 false => None,
             }
         };
-        let mut furthest = change.zeros_like();
+        let mut furthest = if joint { change.shallow_clone() } else { change.f_zeros_like()? };
         for &scale in scales {
-            let at = change_floats(args, errors, |i, x, error| {
-                sign(i).map_or(Ok(x.shallow_clone()), |s| x.f_add(&(error * (s * scale))))
+            let at = change_floats(args, errors, |i, x, error| match sign(i).zip(error) {
+                Some((sign, error)) => zip([x, error], |[x, error]| x + error * (sign * scale)),
+                None => Ok(x.shallow_clone()),
             })?;
-            furthest = furthest.f_maximum(&distance(&at, scale)?)?;
+            furthest = further(&furthest, &at, scale)?;
         }
-        change = if joint { change.f_maximum(&furthest)? } else { change + furthest };
+        change = if joint { furthest } else { change + furthest };
     }
-    let unbounded = |i: &usize| errors[*i].as_ref().is_some_and(|error| error.isinf().any().int64_value(&[]) != 0);
-    if inexact.iter().any(unbounded) {
+    let infinite =
+        |i: &usize| errors[*i].as_ref().map_or(Ok(false), |error| any([error], |[error]| error.is_infinite()));
+    if inexact.iter().try_fold(false, |found, i| Ok::<_, TchError>(found || infinite(i)?))? {
         // What may be anything may also be NaN, of which no function is bounded.
-        let at = change_floats(args, errors, |_, x, error| x.f_masked_fill(&error.f_isinf()?, f64::NAN))?;
-        change = change.f_maximum(&distance(&at, 1.0)?)?;
+        let at = change_floats(args, errors, |_, x, error| match error {
+            Some(error) => zip([x, error], |[x, error]| if error.is_infinite() { f64::NAN } else { x }),
+            None => Ok(x.shallow_clone()),
+        })?;
+        change = further(&change, &at, 1.0)?;
     }
     if let Some((index, error)) = node.spec.pole.and_then(|index| Some((index, errors[index].as_ref()?))) {
         let inside = args.x(index).f_to_kind(Kind::Double)?.f_abs()?.f_le_tensor(error)?;
         change = change.f_masked_fill(&inside.f_expand(y.size(), false)?, f64::INFINITY)?;
     }
     let mut error = if dtype.is_float() {
-        change + (exact_f64.f_abs()? + absolute) * (ulps * dtype.unit_roundoff())
+        let unit = ulps * dtype.unit_roundoff();
+        zip([&change, &exact_f64], |[change, exact]| change + (exact.abs() + absolute) * unit)?
     } else {
         // An integer or a bool that may differ at all says nothing.
-        change.f_masked_fill(&change.f_gt(0.0)?, f64::INFINITY)?
+        zip([&change], |[change]| if change > 0.0 { f64::INFINITY } else { change })?
     };
     for (i, doubtful) in errors.iter().enumerate() {
         if let Some(doubtful) = doubtful.as_ref().filter(|_| !float(i)) {
@@ -241,14 +259,24 @@ fn accumulated(args: &Args, errors: &[Option<Tensor>], node: &Node) -> Outputs {
         |args: Args| -> Outputs { (node.spec.eval)(&Args { attributes: &attributes as &Attributes, ..args }) };
     let magnitude = absolute(change_floats(args, errors, |_, x, _| x.f_abs())?)?;
     let scale = scale(args, errors);
-    let widened = absolute(change_floats(args, errors, |_, x, error| x.f_abs()?.f_add(&(error * scale)))?)?;
+    let inexact = errors.iter().any(Option::is_some);
+    let widened = match inexact {
+        true => absolute(change_floats(args, errors, |_, x, error| match error {
+            Some(error) => zip([x, error], |[x, error]| x.abs() + error * scale),
+            None => x.f_abs(),
+        })?)?,
+        false => magnitude.iter().map(Tensor::shallow_clone).collect(),
+    };
     let largest = args.operands.iter().flatten().map(Tensor::numel).max().unwrap_or(1) as f64;
     let terms = args.accumulate.unwrap_or(largest) + 2.0;
     let bound = |((magnitude, widened), dtype): ((Tensor, Tensor), &DType)| {
         let rounding = terms * dtype.unit_roundoff();
         let gamma = if rounding < 0.5 { rounding / (1.0 - rounding) } else { f64::INFINITY };
-        let propagated = ((widened - &magnitude) / scale).f_nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY)?;
-        Ok(&propagated + (magnitude + &propagated) * gamma)
+        zip([&magnitude, &widened], |[magnitude, widened]| {
+            let propagated = if inexact { (widened - magnitude) / scale } else { 0.0 };
+            let propagated = defined(propagated);
+            propagated + (magnitude + propagated) * gamma
+        })
     };
     magnitude.into_iter().zip(widened).zip(&args.output_dtypes).map(bound).collect()
 }

@@ -86,8 +86,9 @@ fn flips(args: &Args, errors: &[Option<Tensor>], y: &Tensor, node: &Node) -> Res
             let position = inexact.iter().position(|&inexact| inexact == i)?;
             Some(if corner >> position & 1 == 1 { 1.0 } else { -1.0 })
         };
-        let at = change_floats(args, errors, |i, x, error| {
-            sign(i).map_or(Ok(x.shallow_clone()), |sign| x.f_add(&(error * sign)))
+        let at = change_floats(args, errors, |i, x, error| match sign(i).zip(error) {
+            Some((sign, error)) => x.f_add(&(error * sign)),
+            None => Ok(x.shallow_clone()),
         })?;
         let moved = (node.spec.eval)(&at)?.swap_remove(0);
         flips = flips.f_logical_or(&same(&moved, y)?.f_logical_not()?)?;

@@ -104,6 +104,19 @@ fn random_bytes_reach_every_structure() {
     met.assert_at_least(INPUTS as usize / 100, INPUTS);
 }
 
+/// What the hints prefer must be left of the sizes once the laws are solved.
+#[test]
+fn sizes_spread_after_solving() {
+    const INPUTS: u64 = 1000;
+    let models = (0..INPUTS).map(|seed| generate(seed).model);
+    let sizes: Vec<usize> = models.flat_map(|model| model.values).flat_map(|value| value.shape).collect();
+    let share = |size: usize| sizes.iter().filter(|&&other| other == size).count() as f64 / sizes.len() as f64;
+    assert!(share(1) < 0.3, "{:.3} of all sizes are 1", share(1));
+    for width in [7, 8, 9, 15, 16, 17, 31, 33] {
+        assert!(share(width) > 0.004, "only {:.4} of all sizes are {width}", share(width));
+    }
+}
+
 /// An operator behind values comes after all its operands; one in front of a graph input takes that input's index,
 /// and its new leaves come later.
 fn insertions(graph: &Graph) -> Vec<&'static str> {
