@@ -81,6 +81,10 @@ impl fmt::Debug for Bytes {
 pub fn init(register: Register) {
     backend::install_panic_hook();
     register_features(register);
+    // On platforms where they are not found they count as well.
+    if let Ok(Some(counters)) = trace::program() {
+        eprintln!("graphsmith: {} counters in the Rust backends and the fuzz target itself", counters.len());
+    }
     // Never dropped: nothing in this process outside the search wants gradients.
     std::mem::forget(reference::init());
     match Harness::new() {

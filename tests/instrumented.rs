@@ -61,6 +61,7 @@ fn counters_of_an_instrumented_library_are_registered_and_count() {
         std::mem::transmute::<*mut libc::c_void, _>(libc::dlsym(handle, c"choose".as_ptr()))
     };
     let before = choose(42);
+    assert!(trace::program().unwrap().is_none(), "rustc has not instrumented this program");
 
     let [(start, stop)] = COUNTERS.lock().unwrap()[..] else { panic!("one module, and it registers") };
     let Coverage::Instrumented(counters) = trace::start(&library, None).unwrap() else { panic!("it has counters") };

@@ -15,6 +15,8 @@ const BREAKPOINT: u8 = 0xcc;
 /// Values that libFuzzer counts as different.
 const VALUES: [u8; BLOCKS_A_COUNTER] = [1, 2, 3, 4, 8, 16, 32, 128];
 
+/// The file of this program.
+pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// Of every x86-64 Linux.
 pub(super) const PAGE_BYTES: usize = 4096;
 
@@ -54,7 +56,7 @@ pub(super) fn arm(library: &Path, plan: &Plan) -> Result<Tracing, Error> {
     Ok(Tracing { counters, places, functions: plan.functions as usize, dropped: plan.dropped as usize, blocks })
 }
 
-/// How far a loaded library is from the addresses in its file.
+/// How far a loaded library, or this program, is from the addresses in its file.
 pub(super) fn base(library: &Path) -> Option<usize> {
     let mut search = (fs::canonicalize(library).ok()?, None);
     unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, search: *mut c_void) -> c_int {
@@ -62,8 +64,9 @@ pub(super) fn base(library: &Path) -> Option<usize> {
         let (info, (wanted, base)) = unsafe { (&*info, &mut *search.cast::<(std::path::PathBuf, Option<usize>)>()) };
         // SAFETY: the name is null-terminated, or null.
         let name = (!info.dlpi_name.is_null()).then(|| unsafe { CStr::from_ptr(info.dlpi_name) });
-        let path = name.and_then(|name| fs::canonicalize(OsStr::from_bytes(name.to_bytes())).ok());
-        if path.as_ref() == Some(wanted) {
+        // The program itself has no name.
+        let name = name.filter(|name| !name.is_empty()).map_or(PROGRAM.as_bytes(), CStr::to_bytes);
+        if fs::canonicalize(OsStr::from_bytes(name)).is_ok_and(|path| path == *wanted) {
             *base = Some(info.dlpi_addr as usize);
         }
         c_int::from(base.is_some())

@@ -3,10 +3,11 @@
 use super::Error;
 use super::arm::{PAGE_BYTES, base};
 use libc::{c_int, c_void};
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, ReadCache};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::{fs, io, ptr, slice};
+use std::{io, ptr, slice};
 
 /// Where clang and rustc put the counters of `inline-8bit-counters`.
 const SECTION: &str = "__sancov_cntrs";
@@ -18,11 +19,13 @@ pub fn shared(count: usize) -> io::Result<&'static [AtomicU8]> {
     Ok(unsafe { slice::from_raw_parts(memory.cast(), count) })
 }
 
-/// The counters of a loaded library, moved to shared memory at the addresses that they have; none if it has none.
+/// The counters of a loaded library or of this program, moved to shared memory at the addresses that they have; none if it has none.
 pub fn of(library: &Path) -> Result<Option<&'static [AtomicU8]>, Error> {
-    let image = fs::read(library).map_err(|source| Error::Read { path: library.to_owned(), source })?;
+    let file = File::open(library).map_err(|source| Error::Read { path: library.to_owned(), source })?;
     let failed = |error: object::Error| Error::Analysis { path: library.to_owned(), reason: error.to_string() };
-    let file = object::File::parse(&*image).map_err(failed)?;
+    // Of a program with symbols, hundreds of megabytes are not looked at.
+    let content = ReadCache::new(file);
+    let file = object::File::parse(&content).map_err(failed)?;
     let Some(section) = file.section_by_name(SECTION) else { return Ok(None) };
     let base = base(library).ok_or_else(|| Error::NotLoaded(library.to_owned()))?;
     let start = (base + section.address() as usize) as *const AtomicU8;
