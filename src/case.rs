@@ -26,6 +26,8 @@ pub struct Case {
     /// The reference values in f64.
     pub wide: Values,
     pub expectation: Expectation,
+    /// How many operands the search has given inputs of their own; see [`search::fit`].
+    pub cuts: usize,
     /// The same ONNX bytes with other inputs, of other sizes where these are symbols, or exceptional ones: a second run of
     /// what was compiled once.
     pub again: Option<Box<Case>>,
@@ -78,6 +80,14 @@ pub fn generate(input: &Input) -> Generated {
     Generated::new(graph::grow(input), &Swarm::new(&input.header))
 }
 
+/// The model that is tested for an input; as it was drawn, if it has no valid data.
+pub fn model(input: &Input) -> Model {
+    match Case::build(input) {
+        Ok(Ok(case)) => case.model,
+        _ => generate(input).model,
+    }
+}
+
 impl Generated {
     /// What a graph that was grown for `swarm` describes.
     pub fn new(mut graph: Graph, swarm: &Swarm) -> Generated {
@@ -94,14 +104,20 @@ impl Generated {
 
 impl Case {
     /// Searches data for a generated model and computes what is expected of it.
-    pub fn new(generated: Generated) -> Result<Result<Case, NoCase>, Defect> {
+    pub fn new(mut generated: Generated) -> Result<Result<Case, NoCase>, Defect> {
         if generated.model.nodes.is_empty() {
             return Ok(Err(NoCase::Empty));
         }
-        let found = search::search(&generated.model, generated.seed)?;
+        let found = search::fit(&mut generated.model, generated.seed)?;
+        if let Some(rebound) = &mut generated.rebound {
+            for &cut in &found.cuts {
+                rebound.cut(cut);
+            }
+        }
         let Some(wide) = found.values else { return Ok(Err(NoCase::Invalid)) };
         let seed = mix(generated.seed);
         let mut case = Case::with_data(generated.model, found.data, wide)?.more_judgeable(seed)?;
+        case.cuts = found.cuts.len();
         match (generated.rebound, generated.axis) {
             (Some(rebound), _) => case.again = case.rebind(rebound, seed)?.map(Box::new),
             (None, Some(Axis { way: Way::Again, .. })) => {
@@ -191,7 +207,7 @@ impl Case {
     pub fn with_data(model: Model, data: LeafData, wide: Values) -> Result<Case, Defect> {
         let expectation = Expectation::new(&model, &data, &wide)?;
         let onnx = onnx::encode(&model, &data);
-        Ok(Case { model, data, onnx, wide, expectation, again: None, variant: None, setting: None })
+        Ok(Case { model, data, onnx, wide, expectation, cuts: 0, again: None, variant: None, setting: None })
     }
 
     /// The case that an input describes.

@@ -72,7 +72,7 @@ impl Bytes {
 
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&graph::text(&case::generate(&self.input()).model))
+        f.write_str(&graph::text(&case::model(&self.input())))
     }
 }
 
@@ -171,10 +171,17 @@ fn count(found: impl IntoIterator<Item = usize>) {
 /// Tests one input; panics on a finding, after printing it.
 pub fn test(bytes: &Bytes) {
     let harness = HARNESS.get().expect("`init` was called");
-    let generated = case::generate(&bytes.input());
-    count(features::of_model(&generated.model));
-    let verdict = harness.borrow_mut().test(generated);
-    count(harness.borrow().seen.iter().map(features::of_seen));
+    let mut harness = harness.borrow_mut();
+    let verdict = harness.case(case::generate(&bytes.input())).and_then(|case| match case {
+        Ok(case) => {
+            count(features::of_model(&case.model));
+            harness.judge(&case)
+        }
+        Err(reason) => Ok(Verdict::Skip(reason)),
+    });
+    count(harness.seen.iter().map(features::of_seen));
+    // `summarize` reads it when a finding ends the process.
+    drop(harness);
     match verdict {
         Ok(Verdict::Bug(finding)) => {
             print(&finding, bytes);

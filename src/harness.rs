@@ -226,19 +226,27 @@ impl Harness {
 
     /// Judges a generated model. An error is a defect of graphsmith.
     pub fn test(&mut self, generated: Generated) -> Result<Verdict, Defect> {
+        match self.case(generated)? {
+            Ok(case) => self.judge(&case),
+            Err(reason) => Ok(Verdict::Skip(reason)),
+        }
+    }
+
+    /// The case of a generated model, counted.
+    pub fn case(&mut self, generated: Generated) -> Result<Result<Case, NoCase>, Defect> {
+        self.seen.clear();
         generated.fates.iter().for_each(|fate| self.stats.record(fate));
         let tally = generated.tally;
         self.stats.add("laws", "held by hints", tally.by_hints as u64);
         self.stats.add("laws", "repaired", tally.by_repair as u64);
         self.stats.add("laws", "solved by Z3", tally.by_solver as u64);
         self.stats.add("laws", "refused by Z3", tally.refused_by_solver as u64);
-        match Case::new(generated)? {
-            Ok(case) => self.judge(&case),
-            Err(reason) => {
-                self.stats.count("cases", format_args!("skipped: {reason:?}"));
-                Ok(Verdict::Skip(reason))
-            }
+        let case = Case::new(generated)?;
+        match &case {
+            Ok(case) => self.stats.add("models", "operands cut off by the search", case.cuts as u64),
+            Err(reason) => self.stats.count("cases", format_args!("skipped: {reason:?}")),
         }
+        Ok(case)
     }
 
     /// Runs a case everywhere and judges the answers.

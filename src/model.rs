@@ -8,8 +8,10 @@ use crate::support::{Support, Table, form_of};
 use crate::tensor::TensorData;
 use std::borrow::Cow;
 
+mod cut;
 mod region;
 
+pub use cut::Cut;
 pub use region::{Control, Region, Repeat};
 
 /// A model whose nodes are in topological order.
@@ -131,30 +133,37 @@ impl Model {
         self.inputs().map(|(index, _)| data[index].clone()).collect()
     }
 
-    /// Values for every leaf within its domain: a start for the input search. A higher `attempt` keeps the values closer
-    /// to 0, where products and powers overflow less, and an odd one makes them positive, as logarithms and roots want.
+    /// Values for every leaf within its domain: a start for the input search. See [`Model::sample_leaf`].
     pub fn sample(&self, seed: u64, attempt: u32) -> LeafData {
-        let sample = |(index, leaf): (usize, &Leaf)| match &leaf.content {
-            Some(content) => content.clone(),
-            None => {
-                let value = &self.values[leaf.value];
-                let mut stream = Stream::new(seed ^ (index as u64) << 32);
-                let ties = stream.below(TIES) == 0 && value.dtype.is_float() && leaf.domain == Domain::Any;
-                let sample = |_| match ties && attempt == 0 {
-                    true => tie(&mut stream),
-                    false => sample_element(value.dtype, leaf.domain, attempt, &mut stream),
-                };
-                let values: Vec<f64> = (0..value.len()).map(sample).collect();
-                TensorData::from_f64(value.dtype, &value.shape, &values)
-            }
+        (0..self.leaves.len()).map(|leaf| self.sample_leaf(leaf, seed, attempt)).collect()
+    }
+
+    /// Values for one leaf within its domain. A higher `attempt` keeps the values closer to 0, where products and powers
+    /// overflow less, and an odd one makes them positive, as logarithms and roots want. The sixth and seventh keep integers
+    /// at 0, and floats below 0 and above 1, as Acosh wants.
+    pub fn sample_leaf(&self, index: usize, seed: u64, attempt: u32) -> TensorData {
+        let leaf = &self.leaves[index];
+        if let Some(content) = &leaf.content {
+            return content.clone();
+        }
+        let value = &self.values[leaf.value];
+        let mut stream = Stream::new(seed ^ (index as u64) << 32);
+        let ties = stream.below(TIES) == 0 && value.dtype.is_float() && leaf.domain == Domain::Any;
+        let sample = |_| match ties && attempt == 0 {
+            true => tie(&mut stream),
+            false => sample_element(value.dtype, leaf.domain, attempt, &mut stream),
         };
-        self.leaves.iter().enumerate().map(sample).collect()
+        let values: Vec<f64> = (0..value.len()).map(sample).collect();
+        TensorData::from_f64(value.dtype, &value.shape, &values)
     }
 }
 
-/// By how much the floats of a sample are divided: each second attempt is narrower, and after eight it starts again.
+/// By how much the floats of a sample are divided, by `attempt % 8`.
+const SCALES: [f64; 8] = [1.0, 1.0, 4.0, 4.0, 64.0, 64.0, 1.0, 1.0];
+
+/// By how much the floats of a sample are divided. After eight attempts it starts again.
 pub fn sample_scale(attempt: u32) -> f64 {
-    [1.0, 4.0, 64.0, 4096.0][(attempt % 8 / 2) as usize]
+    SCALES[(attempt % 8) as usize]
 }
 
 /// One float leaf in so many has nothing but integers and halves: what rounding has to break, and what is equal to others.
@@ -169,7 +178,12 @@ fn tie(stream: &mut Stream) -> f64 {
 /// One element. Small integers and multiples of 1/64 keep much of a model exactly representable, also in f16.
 fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut Stream) -> f64 {
     let spread = 6u64 >> (attempt % 8 / 2);
-    let positive = |element: f64| if attempt % 2 == 1 { element.abs() } else { element };
+    let signed = |element: f64| match attempt % 8 {
+        6 if dtype.is_float() => -element.abs(),
+        7 if dtype.is_float() => element.abs() + 1.0,
+        attempt if attempt % 2 == 1 => element.abs(),
+        _ => element,
+    };
     match domain {
         Domain::Index(bound) => stream.below(2 * bound.max(1) as u64) as f64 - bound as f64,
         Domain::Between(low, high) => low as f64 + stream.below((high - low + 1).max(1) as u64) as f64,
@@ -182,8 +196,8 @@ fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut 
         Domain::Any => match dtype {
             DType::Bool => stream.below(2) as f64,
             _ if dtype.is_unsigned() => stream.below((2 * spread).max(2) - 1) as f64,
-            _ if dtype.is_int() => positive(stream.below(2 * spread + 1) as f64 - spread as f64),
-            _ => positive(((stream.below(513) as f64 - 256.0) / 64.0 + 1.0 / 128.0) / sample_scale(attempt)),
+            _ if dtype.is_int() => signed(stream.below(2 * spread + 1) as f64 - spread as f64),
+            _ => signed(((stream.below(513) as f64 - 256.0) / 64.0 + 1.0 / 128.0) / sample_scale(attempt)),
         },
     }
 }

@@ -1,348 +1,165 @@
-//! Gradient search for inputs and weights without floating-point exceptional values, after NNSmith's section 3.3.
+//! Search for inputs and weights without floating-point exceptional values, after NNSmith's section 3.3.
 //!
 //! A sample is valid when every guard is at least 0, every float is finite and well inside the range of its declared
-//! type, and no integer leaves its type's range or that in which f64 is exact. Of a few samples of different scales and signs
-//! the first valid one is taken; where none is valid, Adam descends from the best on the sum of all violations of all nodes
-//! (not only the first failing one), over graph inputs and weights together. The budget counts full forward passes.
+//! type, and no integer leaves its type's range or that in which f64 is exact. The model is computed node by node. At the
+//! first node that is not valid, only what it depends on is sought anew: leaves are sampled at other scales and signs, then
+//! Adam descends on the sum of the violations of all nodes that these leaves reach so far. Where nothing helps, mostly
+//! because nothing can, such as for an Acosh of a Tanh, the operand gets a graph input of its own. Budgets count
+//! evaluations of nodes, never time.
 
-use crate::dtype::DType;
-use crate::input::mix;
-use crate::limits::EXACT;
-use crate::model::{LeafData, Model, Node, sample_scale};
+use crate::model::{Cut, LeafData, Model};
 use crate::reference::{self, Defect, Precision, Values};
-use crate::spec::{Args, Domain};
-use tch::{Kind, Tensor};
+use std::borrow::Cow;
 
-/// Forward passes that one search may use.
-const STEPS: usize = 96;
-/// Steps of descent from one starting point.
-const STEPS_PER_START: usize = 24;
-/// Samples that one descent is chosen from: wide and narrow ones, of both signs and positive.
-const SAMPLES: u32 = 4;
-/// The first samples lie within 4 of 0, so a few steps cross from one side to the other.
-const LEARNING_RATE: f64 = 0.5;
-/// Each step is shorter than the one before by this factor: narrow ranges are met as well as far ones.
-const DECAY: f64 = 0.93;
-/// How far beyond a guard's 0 the descent aims, so that rounding to the declared type does not fall back.
-const MARGIN: f64 = 0.05;
-/// The share of a type's range that values may use: backends may round differently near its end.
-const RANGE_SHARE: f64 = 0.5;
+mod cone;
+mod descent;
+mod mend;
+mod validity;
+
+pub use validity::{integers_fit, is_valid};
 
 /// What a search found.
 pub struct Found {
     pub data: LeafData,
     /// The wide reference values of every value, for valid data.
     pub values: Option<Values>,
-    /// Forward passes used.
-    pub steps: usize,
-    /// The node that the last point found invalid first, where no data are valid.
+    /// Evaluations of nodes, in passes over the model.
+    pub passes: f64,
+    /// The first node that stayed invalid, where no data are valid.
     pub obstacle: Option<usize>,
+    /// The operands that have got graph inputs of their own.
+    pub cuts: Vec<Cut>,
 }
 
 /// The parts of the search: what `graphsmith ablate` takes away one by one.
 #[derive(Clone, Copy, Debug)]
 pub struct Method {
     pub name: &'static str,
-    /// Forward passes that one search may use.
-    pub steps: usize,
+    /// Passes over the model after which nothing new is begun.
+    passes: usize,
     /// Descends from samples that are not valid.
     descends: bool,
     /// Descends along the proxies of operators whose gradient is 0 or misleads.
     proxies: bool,
-    /// Chooses the start of each descent among samples of other scales and signs.
-    narrows: bool,
+    /// Mends one node after the other, rather than the model at large.
+    mends: bool,
+    /// Gives graph inputs of their own to operands that nothing helps.
+    cuts: bool,
 }
 
-/// The whole method comes last.
-pub const METHODS: [Method; 5] = [
-    Method { name: "one random sample", steps: 1, descends: false, proxies: false, narrows: false },
-    Method { name: "random sampling", steps: STEPS, descends: false, proxies: false, narrows: false },
-    Method { name: "gradient without proxies", steps: STEPS, descends: true, proxies: false, narrows: false },
-    Method { name: "gradient with proxies", steps: STEPS, descends: true, proxies: true, narrows: false },
-    Method { name: "the whole method", ..WHOLE },
-];
+/// Passes of the methods that know of no other end.
+const PASSES: usize = 96;
 
-const WHOLE: Method = Method { name: "the whole method", steps: STEPS, descends: true, proxies: true, narrows: true };
+const SAMPLING: Method =
+    Method { name: "random sampling", passes: PASSES, descends: false, proxies: false, mends: false, cuts: false };
+const GRADIENT: Method = Method { name: "gradient with proxies", descends: true, proxies: true, ..SAMPLING };
+const MENDING: Method = Method { name: "node by node", mends: true, ..GRADIENT };
+const WHOLE: Method = Method { name: "the whole method", cuts: true, ..MENDING };
+
+/// The whole method comes last.
+pub const METHODS: [Method; 6] = [
+    Method { name: "one random sample", passes: 1, ..SAMPLING },
+    SAMPLING,
+    Method { name: "gradient without proxies", proxies: false, ..GRADIENT },
+    GRADIENT,
+    MENDING,
+    WHOLE,
+];
 
 /// Looks for data on which the model is numerically valid. Deterministic in `seed`.
 pub fn search(model: &Model, seed: u64) -> Result<Found, Defect> {
-    search_with(model, seed, &WHOLE)
+    Ok(Search::new(model, seed, &MENDING).run()?.1)
 }
 
-/// Like [`search`], by another method.
-pub fn search_with(model: &Model, seed: u64, method: &Method) -> Result<Found, Defect> {
-    let (mut steps, mut start, mut obstacle) = (0, seed, None);
-    let samples = if method.narrows { SAMPLES } else { 1 };
-    for round in 0.. {
-        let mut best: Option<(usize, LeafData, u32)> = None;
-        for attempt in round * samples..(round + 1) * samples {
-            let attempt = if method.narrows { attempt } else { 0 };
-            let data = model.sample(start, attempt);
-            start = mix(start);
-            steps += 1;
-            let values = reference::run(model, &data, Precision::Wide)?;
-            let broken = broken(model, &values)?;
-            if broken == 0 {
-                return Ok(Found { data, values: Some(values), steps, obstacle: None });
-            }
-            if best.as_ref().is_none_or(|(least, ..)| broken < *least) {
-                best = Some((broken, data, attempt));
-            }
-        }
-        let (_, data, attempt) = best.expect("every round takes a sample");
-        if method.descends {
-            let rate = LEARNING_RATE / sample_scale(attempt);
-            if let Some((data, values)) =
-                tch::with_grad(|| descend(model, &data, rate, method, &mut steps, &mut obstacle))?
-            {
-                return Ok(Found { data, values: Some(values), steps, obstacle: None });
-            }
-        }
-        if steps >= method.steps {
-            return Ok(Found { data, values: None, steps, obstacle });
-        }
+/// Looks for data on which the model is numerically valid, and changes the model where there are none: see [`Found::cuts`].
+pub fn fit(model: &mut Model, seed: u64) -> Result<Found, Defect> {
+    fit_with(model, seed, &WHOLE)
+}
+
+/// Like [`fit`], by another method.
+pub fn fit_with(model: &mut Model, seed: u64, method: &Method) -> Result<Found, Defect> {
+    let (changed, found) = Search::new(model, seed, method).run()?;
+    if let Cow::Owned(changed) = changed {
+        *model = changed;
     }
-    unreachable!("every round takes a step")
+    Ok(found)
 }
 
-/// Whether wide reference values are free of exceptional values, by the rules at the top of this file.
-pub fn is_valid(model: &Model, values: &Values) -> Result<bool, Defect> {
-    Ok(broken(model, values)? == 0)
+/// A search under way.
+struct Search<'a> {
+    model: Cow<'a, Model>,
+    method: &'a Method,
+    seed: u64,
+    data: LeafData,
+    /// For each leaf, how [`Model::sample_leaf`] was asked for it last.
+    attempts: Vec<u32>,
+    /// Of the leaves, and of the nodes that are computed so far.
+    values: Values,
+    evaluations: usize,
+    obstacle: Option<usize>,
+    cuts: Vec<Cut>,
 }
 
-/// How many leaves and nodes have exceptional values or operands outside of where they are defined.
-fn broken(model: &Model, values: &Values) -> Result<usize, Defect> {
-    let fits = |value: usize| {
-        let computed = values[value].as_ref().expect("every value was computed");
-        in_range(computed, model.values[value].dtype)
-    };
-    let mut broken = model.leaves.iter().filter(|leaf| !fits(leaf.value)).count();
-    for node in &model.nodes {
-        broken += usize::from(!node.outputs.iter().all(|&output| fits(output)) || !is_defined(model, node, values)?);
-    }
-    Ok(broken)
-}
-
-/// Whether a node's operands are where it is defined, and lead to no overflow of integers.
-fn is_defined(model: &Model, node: &Node, values: &Values) -> Result<bool, Defect> {
-    if node.spec.guard.is_none() && !node.spec.can_overflow {
-        return Ok(true);
-    }
-    let args = reference::args(model, node, values, Precision::Wide);
-    Ok(guards(node, &args)?.iter().all(|guard| all(&guard.ge(0.0))) && !overflows(model, node, &args)?)
-}
-
-/// Whether no integer result leaves the range of its type.
-pub fn integers_fit(model: &Model, values: &Values) -> Result<bool, Defect> {
-    model.nodes.iter().try_fold(true, |fit, node| {
-        Ok(fit && !overflows(model, node, &reference::args(model, node, values, Precision::Wide))?)
-    })
-}
-
-fn all(condition: &Tensor) -> bool {
-    // `all` of an empty tensor is true.
-    bool::try_from(condition.all()).expect("a bool scalar")
-}
-
-fn in_range(value: &Tensor, dtype: DType) -> bool {
-    match dtype {
-        // Held in wider, signed types, so that what leaves the range does not wrap by itself.
-        DType::U16 | DType::U32 => all(&value.ge(0).logical_and(&value.le(dtype.max()))),
-        DType::U64 => all(&value.ge(0)),
-        // A NaN fails the comparison.
-        float if float.is_float() => all(&value.abs().le(dtype.max() * RANGE_SHARE)),
-        _ => true,
-    }
-}
-
-fn guards(node: &Node, args: &Args) -> Result<Vec<Tensor>, Defect> {
-    let Some(guard) = node.spec.guard else { return Ok(Vec::new()) };
-    guard(args).map_err(|source| Defect::Eval { operator: node.spec.name, source })
-}
-
-/// Whether an integer result leaves its type's range, seen by computing it on f64 copies of the operands.
-fn overflows(model: &Model, node: &Node, args: &Args) -> Result<bool, Defect> {
-    let dtype = model.values[node.outputs[0]].dtype;
-    if !node.spec.can_overflow || !dtype.is_int() {
-        return Ok(false);
-    }
-    let args = Args {
-        operands: args.operands.iter().map(|x| x.as_ref().map(|x| x.to_kind(Kind::Double))).collect(),
-        operand_dtypes: args.operand_dtypes.iter().map(|dtype| dtype.map(|_| DType::F64)).collect(),
-        attributes: args.attributes,
-        opset: args.opset,
-        output_dtypes: args.output_dtypes.iter().map(|_| DType::F64).collect(),
-        wide: true,
-        accumulate: args.accumulate,
-    };
-    let outputs = (node.spec.eval)(&args).map_err(|source| Defect::Eval { operator: node.spec.name, source })?;
-    // ONNX asks for no precision of integers, and ONNX Runtime deliberately sums i64 in double (`ReduceAggregatorSum` in
-    // core/providers/cpu/reduction/reduction_ops.h); nor are greater ones told apart here.
-    let (least, most) = (dtype.min().max(-EXACT), dtype.max().min(EXACT));
-    let fits = outputs[0].ge(least).logical_and(&outputs[0].le(most));
-    Ok(!all(&fits))
-}
-
-/// A leaf that the descent may move.
-struct Parameter {
-    leaf: usize,
-    dtype: DType,
-    /// The values before rounding to `dtype`.
-    raw: Tensor,
-    mean: Tensor,
-    square: Tensor,
-}
-
-fn parameters(model: &Model, data: &LeafData) -> Vec<Parameter> {
-    let movable = |(index, leaf): (usize, &crate::model::Leaf)| {
-        let dtype = model.values[leaf.value].dtype;
-        let free = dtype.is_float() && leaf.content.is_none() && !data[index].is_empty();
-        free.then(|| {
-            let raw = reference::to_tensor(&data[index], true);
-            Parameter { leaf: index, dtype, mean: raw.zeros_like(), square: raw.zeros_like(), raw }
-        })
-    };
-    model.leaves.iter().enumerate().filter_map(movable).collect()
-}
-
-/// Adam on the sum of violations. The data and values of the first valid point, if one is reached.
-fn descend(
-    model: &Model,
-    data: &LeafData,
-    rate: f64,
-    method: &Method,
-    steps: &mut usize,
-    obstacle: &mut Option<usize>,
-) -> Result<Option<(LeafData, Values)>, Defect> {
-    let mut parameters = parameters(model, data);
-    if parameters.is_empty() {
-        return Ok(None);
-    }
-    let mut data = data.clone();
-    for step in 1..=STEPS_PER_START as i32 {
-        let mut values: Values = (0..model.values.len()).map(|_| None).collect();
-        for (leaf, data) in model.leaves.iter().zip(&data) {
-            values[leaf.value] = Some(reference::to_tensor(data, true));
-        }
-        let points: Vec<Tensor> = parameters
-            .iter()
-            .map(|parameter| {
-                let value = &mut values[model.leaves[parameter.leaf].value];
-                let point = value.take().expect("leaves have values").set_requires_grad(true);
-                value.insert(point).shallow_clone()
-            })
-            .collect();
-        *steps += 1;
-        let Some(loss) = violation(model, &mut values, method.proxies, obstacle)? else {
-            let values: Values = values.into_iter().map(|value| value.map(|value| value.detach())).collect();
-            if is_valid(model, &values)? {
-                return Ok(Some((data, values)));
-            }
-            // Only an integer overflow is left, and floats cannot mend it.
-            return Ok(None);
+impl<'a> Search<'a> {
+    fn new(model: &'a Model, seed: u64, method: &'a Method) -> Search<'a> {
+        let mut search = Search {
+            model: Cow::Borrowed(model),
+            method,
+            seed,
+            data: model.sample(seed, 0),
+            attempts: vec![0; model.leaves.len()],
+            values: (0..model.values.len()).map(|_| None).collect(),
+            evaluations: 0,
+            obstacle: None,
+            cuts: Vec::new(),
         };
-        if !loss.requires_grad() || *steps >= method.steps {
-            return Ok(None);
-        }
-        let gradients = Tensor::f_run_backward(&[loss], &points, false, false)
-            .map_err(|source| Defect::Eval { operator: "the gradient", source })?;
-        if !tch::no_grad(|| update(model, &mut parameters, &gradients, step, rate, &mut data)) {
-            return Ok(None);
-        }
+        (0..model.leaves.len()).for_each(|leaf| search.show(leaf));
+        search
     }
-    Ok(None)
-}
 
-/// The sum of all violations up to the first non-finite value; `None` when there is none. Fills in `values`, and tells the
-/// first node that has one.
-fn violation(
-    model: &Model,
-    values: &mut Values,
-    proxies: bool,
-    obstacle: &mut Option<usize>,
-) -> Result<Option<Tensor>, Defect> {
-    *obstacle = None;
-    let mut total: Option<Tensor> = None;
-    let mut add = |violations: Tensor| {
-        let sum = violations.sum(Kind::Double);
-        total = Some(match total.take() {
-            Some(total) => total + sum,
-            None => sum,
-        });
-    };
-    for (index, node) in model.nodes.iter().enumerate() {
-        let args = reference::args(model, node, values, Precision::Wide);
-        let mut guarded = true;
-        for guard in guards(node, &args)?.into_iter().filter(|guard| !all(&guard.ge(0.0))) {
-            guarded = false;
-            obstacle.get_or_insert(index);
-            add((-guard + MARGIN).relu().nan_to_num(1.0, 1e6, 0.0));
-        }
-        let outputs = match proxies {
-            true => proxied(model, node, values)?,
-            false => reference::run_node(model, node, values, Precision::Wide)?,
-        };
-        let mut finite = true;
+    fn run(mut self) -> Result<(Cow<'a, Model>, Found), Defect> {
+        let valid = self.leaves_fit() && if self.method.mends { self.node_by_node()? } else { self.at_large()? };
+        let Search { model, data, values, evaluations, obstacle, cuts, .. } = self;
+        let passes = evaluations as f64 / model.nodes.len().max(1) as f64;
+        Ok((model, Found { data, values: valid.then_some(values), passes, obstacle, cuts }))
+    }
+
+    /// Computes with the data that a leaf has.
+    fn show(&mut self, leaf: usize) {
+        self.values[self.model.leaves[leaf].value] = Some(reference::to_tensor(&self.data[leaf], true));
+    }
+
+    /// Other data for a leaf.
+    fn sample(&mut self, leaf: usize, seed: u64, attempt: u32) {
+        self.data[leaf] = self.model.sample_leaf(leaf, seed, attempt);
+        self.attempts[leaf] = attempt;
+        self.show(leaf);
+    }
+
+    /// Computes a node; whether it is valid.
+    fn compute(&mut self, node: usize) -> Result<bool, Defect> {
+        self.evaluations += 1;
+        let node = &self.model.nodes[node];
+        let outputs = reference::run_node(&self.model, node, &self.values, Precision::Wide)?;
         for (&value, output) in node.outputs.iter().zip(outputs) {
-            let dtype = model.values[value].dtype;
-            if !in_range(&output, dtype) {
-                obstacle.get_or_insert(index);
-                if all(&output.isfinite()) {
-                    // The logarithm keeps the step useful however far out the value is.
-                    add((output.abs().clamp_min(1e-30).log() - (dtype.max() * RANGE_SHARE * 0.5).ln()).relu());
-                } else {
-                    finite = false;
-                }
-            }
-            values[value] = Some(output);
+            self.values[value] = Some(output);
         }
-        if !finite {
-            if guarded {
-                // An infinite result has no gradient; smaller operands lead away from it.
-                args.operands.iter().flatten().filter(|x| x.kind() == Kind::Double).for_each(|x| add(x.abs() * 1e-3));
-            }
-            break;
-        }
+        validity::node_is_valid(&self.model, node, &self.values)
     }
-    Ok(total)
-}
 
-/// A node's outputs with the gradient of the operator's proxy, if it has one.
-fn proxied(model: &Model, node: &Node, values: &Values) -> Result<Vec<Tensor>, Defect> {
-    let outputs = reference::run_node(model, node, values, Precision::Wide)?;
-    let Some(proxy) = node.spec.proxy.filter(|_| model.values[node.outputs[0]].dtype.is_float()) else {
-        return Ok(outputs);
-    };
-    let proxies = proxy(&reference::args(model, node, values, Precision::Wide))
-        .map_err(|source| Defect::Eval { operator: node.spec.name, source })?;
-    Ok(outputs.iter().zip(proxies).map(|(output, proxy)| output.detach() + (&proxy - proxy.detach())).collect())
-}
-
-/// One step of Adam; false when every gradient is 0. Rounds into `data` and keeps each leaf's domain.
-fn update(
-    model: &Model,
-    parameters: &mut [Parameter],
-    gradients: &[Tensor],
-    step: i32,
-    rate: f64,
-    data: &mut LeafData,
-) -> bool {
-    let mut moved = false;
-    for (parameter, gradient) in parameters.iter_mut().zip(gradients) {
-        if !gradient.defined() {
-            continue;
+    /// Computes nodes up to the first that is not valid; whether all are.
+    fn compute_all(&mut self, nodes: &[usize]) -> Result<bool, Defect> {
+        for &node in nodes {
+            if !self.compute(node)? {
+                self.obstacle = Some(node);
+                return Ok(false);
+            }
         }
-        let gradient = gradient.nan_to_num(0.0, 1e6, -1e6);
-        moved |= !all(&gradient.eq(0.0));
-        parameter.mean = &parameter.mean * 0.9 + &gradient * 0.1;
-        parameter.square = &parameter.square * 0.999 + &gradient * &gradient * 0.001;
-        let mean = &parameter.mean / (1.0 - 0.9f64.powi(step));
-        let square = &parameter.square / (1.0 - 0.999f64.powi(step));
-        parameter.raw = &parameter.raw - mean / (square.sqrt() + 1e-8) * (rate * DECAY.powi(step - 1));
-        if let Domain::Range(low, high) = model.leaves[parameter.leaf].domain {
-            parameter.raw = parameter.raw.clamp(low, high);
-        }
-        data[parameter.leaf] = reference::to_data(&parameter.raw, parameter.dtype);
+        self.obstacle = None;
+        Ok(true)
     }
-    moved
+
+    fn leaves_fit(&self) -> bool {
+        (0..self.model.leaves.len()).all(|leaf| validity::leaf_is_valid(&self.model, leaf, &self.values))
+    }
 }

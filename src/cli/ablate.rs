@@ -76,7 +76,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         let mean = operators as f64 / models.len().max(1) as f64;
         bar.suspend(|| writeln!(out, "{} {kind} models of {mean:.1} operators:", models.len()))?;
         let mut rows =
-            vec![["method", "valid in 20 ms", "valid", "median ms", "p99 ms", "steps"].map(str::to_owned).to_vec()];
+            vec![["method", "valid in 20 ms", "valid", "median ms", "p99 ms", "passes", "cut"].map(str::to_owned).to_vec()];
         for method in &METHODS {
             rows.push(row(&models, method)?);
             bar.inc(1);
@@ -85,9 +85,9 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         writeln!(out)?;
         if arguments.failures {
             for (model, seed) in &models {
-                let found = search::search(model, *seed)?;
-                if found.values.is_none() {
-                    let obstacle = found.obstacle.map_or("integers", |node| model.nodes[node].spec.name);
+                let found = search::fit(&mut model.clone(), *seed)?;
+                if let Some(obstacle) = found.obstacle {
+                    let obstacle = model.nodes[obstacle].spec.name;
                     writeln!(out, "no valid data because of {obstacle}:\n{}", graph::text(model))?;
                 }
             }
@@ -99,13 +99,15 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
 
 /// One method on all models.
 fn row(models: &[&(Model, u64)], method: &Method) -> Result<Vec<String>> {
-    let (mut times, mut soon, mut valid, mut steps) = (Vec::new(), 0, 0, 0);
+    let (mut times, mut soon, mut valid, mut cut, mut passes) = (Vec::new(), 0, 0, 0, 0.0);
     for (model, seed) in models {
+        let mut model = model.clone();
         let start = cpu_time();
-        let found = search::search_with(model, *seed, method)?;
+        let found = search::fit_with(&mut model, *seed, method)?;
         let time = cpu_time() - start;
         times.push(time);
-        steps += found.steps;
+        passes += found.passes;
+        cut += usize::from(!found.cuts.is_empty());
         valid += usize::from(found.values.is_some());
         soon += usize::from(found.values.is_some() && time <= SOON);
     }
@@ -116,7 +118,8 @@ fn row(models: &[&(Model, u64)], method: &Method) -> Result<Vec<String>> {
     };
     let count = models.len().max(1) as f64;
     let share = |part: usize| format!("{:.1} %", 100.0 * part as f64 / count);
-    Ok(vec![method.name.to_owned(), share(soon), share(valid), at(50), at(99), format!("{:.1}", steps as f64 / count)])
+    let passes = format!("{:.1}", passes / count);
+    Ok(vec![method.name.to_owned(), share(soon), share(valid), at(50), at(99), passes, share(cut)])
 }
 
 fn default(seed: u64, records: usize) -> (Model, u64) {

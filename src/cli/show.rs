@@ -166,7 +166,7 @@ fn outline_dot(proto: &ModelProto) -> String {
 fn input(path: &Path) -> Result<(String, Value)> {
     let input = Input::decode(&super::read(path, MAX_INPUT_BYTES)?);
     let swarm = Swarm::new(&input.header);
-    let generated = case::generate(&input);
+    let mut generated = case::generate(&input);
     let fate = |(record, fate): (&graphsmith::input::Record, &std::result::Result<(), graphsmith::spec::Skip>)| {
         let operator = ops::choose(record[0], &swarm).name();
         let fate = fate.map_or_else(|skip| format!("skipped: {skip:?}"), |()| "kept".to_owned());
@@ -176,11 +176,12 @@ fn input(path: &Path) -> Result<(String, Value)> {
     let validity = if generated.model.nodes.is_empty() {
         case::NoCase::Empty.to_string()
     } else {
-        let found = search::search(&generated.model, generated.seed)?;
-        let passes = format!("{} forward passes", found.steps);
-        match found.values {
-            Some(_) => format!("valid inputs found in {passes}"),
-            None => format!("{} in {passes}", case::NoCase::Invalid),
+        let found = search::fit(&mut generated.model, generated.seed)?;
+        let passes = format!("{:.1} forward passes", found.passes);
+        match (found.values, found.cuts.len()) {
+            (Some(_), 0) => format!("valid inputs found in {passes}"),
+            (Some(_), cuts) => format!("valid inputs found in {passes}, operands with an input of their own: {cuts}"),
+            (None, _) => format!("{} in {passes}", case::NoCase::Invalid),
         }
     };
     let shown = json!({

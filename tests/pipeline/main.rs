@@ -3,7 +3,8 @@
 use graphsmith::case::{self, Generated};
 use graphsmith::input::{self, Input};
 use graphsmith::model::{LeafData, Model};
-use graphsmith::{graph, onnx, search};
+use graphsmith::search::fit;
+use graphsmith::{graph, onnx};
 
 mod change;
 mod determinism;
@@ -12,6 +13,7 @@ mod mutation;
 mod reach;
 mod rebind;
 mod robustness;
+mod search;
 mod wire;
 
 /// Records of an ordinary random input.
@@ -30,8 +32,8 @@ fn sampled(generated: Generated) -> (Model, LeafData) {
 
 /// The serialized model with searched data: everything that reaches a backend but the inputs.
 fn onnx_bytes(input: &Input) -> Vec<u8> {
-    let generated = case::generate(input);
-    let found = search::search(&generated.model, generated.seed).expect("the reference follows its specification");
+    let mut generated = case::generate(input);
+    let found = fit(&mut generated.model, generated.seed).expect("the reference follows its specification");
     onnx::encode(&generated.model, &found.data)
 }
 
