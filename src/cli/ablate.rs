@@ -75,8 +75,9 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
         let operators: usize = models.iter().map(|(model, _)| model.nodes.len()).sum();
         let mean = operators as f64 / models.len().max(1) as f64;
         bar.suspend(|| writeln!(out, "{} {kind} models of {mean:.1} operators:", models.len()))?;
-        let mut rows =
-            vec![["method", "valid in 20 ms", "valid", "median ms", "p99 ms", "passes", "cut"].map(str::to_owned).to_vec()];
+        let mut rows = vec![
+            ["method", "valid in 20 ms", "valid", "median ms", "p99 ms", "passes", "cut"].map(str::to_owned).to_vec(),
+        ];
         for method in &METHODS {
             rows.push(row(&models, method)?);
             bar.inc(1);

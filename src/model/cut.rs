@@ -23,8 +23,7 @@ impl Model {
         let spec = self.nodes[node].spec;
         let checked = spec.can_overflow || (spec.guard.is_some() && self.values[value].dtype.is_float());
         let free = |domain| domain == Domain::Any || (checked && matches!(domain, Domain::Range(..)));
-        let fixed =
-            leaf.is_some_and(|leaf| leaf.content.is_some() || !free(leaf.domain) || self.uses(value) == 1);
+        let fixed = leaf.is_some_and(|leaf| leaf.content.is_some() || !free(leaf.domain) || self.uses(value) == 1);
         let in_loop = self
             .regions
             .iter()

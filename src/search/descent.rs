@@ -62,7 +62,8 @@ impl Search<'_> {
             };
             let before = least.last().copied().unwrap_or(f64::INFINITY);
             least.push(before.min(loss.double_value(&[])));
-            let stuck = least.len() > PATIENCE && least[step as usize - 1] > least[step as usize - 1 - PATIENCE] * PROGRESS;
+            let stuck =
+                least.len() > PATIENCE && least[step as usize - 1] > least[step as usize - 1 - PATIENCE] * PROGRESS;
             if stuck || !loss.requires_grad() {
                 break;
             }

@@ -2,13 +2,15 @@
 
 use super::Search;
 use super::cone::Cone;
+use super::validity::guards;
 use crate::input::mix;
 use crate::model::{Cut, LeafData};
-use crate::reference::{Defect, Values};
+use crate::reference::{self, Defect, Precision, Values};
+use tch::Kind;
 
 /// The samples that are tried for the leaves of one node, wide ones first: see [`crate::model::Model::sample_leaf`].
 const SAMPLES: [u32; 7] = [1, 2, 3, 7, 4, 5, 6];
-/// The sample that the descent begins at.
+/// The sample that the descent begins at, where none comes near.
 const START: u32 = 1;
 
 /// What a failed attempt is taken back to.
@@ -65,19 +67,26 @@ impl Search<'_> {
         Ok(mended)
     }
 
-    /// Looks for data of a cone's leaves with which its nodes are valid: among samples, then down from one of them.
+    /// Looks for data of a cone's leaves with which its nodes are valid: among samples, then down from the nearest of them.
     fn settle(&mut self, cone: &Cone, seed: u64) -> Result<bool, Defect> {
         let sample = |search: &mut Self, attempt: u32| {
             let seed = mix(seed ^ u64::from(attempt));
             cone.leaves.iter().for_each(|&leaf| search.sample(leaf, seed, attempt));
         };
+        let (mut start, mut least) = (START, f64::INFINITY);
         for attempt in SAMPLES {
             sample(self, attempt);
             if self.compute_all(&cone.nodes)? {
                 return Ok(true);
             }
+            if self.obstacle == cone.nodes.last().copied() {
+                let shortfall = self.shortfall()?;
+                if shortfall < least {
+                    (start, least) = (attempt, shortfall);
+                }
+            }
         }
-        sample(self, START);
+        sample(self, start);
         self.descend(cone)
     }
 
@@ -114,6 +123,16 @@ impl Search<'_> {
             self.restore(saved);
         }
         Ok(false)
+    }
+
+    /// How far the operands of the obstacle are from where it is defined; infinite, where that is not what is wrong.
+    fn shortfall(&self) -> Result<f64, Defect> {
+        let Some(obstacle) = self.obstacle else { return Ok(f64::INFINITY) };
+        let node = &self.model.nodes[obstacle];
+        let args = reference::args(&self.model, node, &self.values, Precision::Wide);
+        let guards = guards(&self.model, node, &args)?;
+        let short: f64 = guards.iter().map(|guard| (-guard).relu().sum(Kind::Double).double_value(&[])).sum();
+        Ok(if short > 0.0 { short } else { f64::INFINITY })
     }
 
     fn saved(&self) -> Saved {

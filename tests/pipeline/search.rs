@@ -19,7 +19,8 @@ fn chain(operators: &[&str]) -> Model {
     }
     let input = Input { header: [0; RECORD_BYTES], records };
     let named = |name: &str| ops::by_name(name).map(Choice::Operator).expect("an operator");
-    graph::grow_with(&Swarm::new(&input.header), &input.records, |record| named(operators[usize::from(record[0])])).model()
+    graph::grow_with(&Swarm::new(&input.header), &input.records, |record| named(operators[usize::from(record[0])]))
+        .model()
 }
 
 /// The values that a search hands on are those of its data, and valid.
