@@ -69,6 +69,11 @@ pub fn start(library: &Path, cache: Option<&Path>) -> Result<Coverage, Error> {
     }
 }
 
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub fn start(_library: &Path, _cache: Option<&Path>) -> Result<Coverage, Error> {
+    Err(Error::Platform)
+}
+
 /// The counters of this program, if it is instrumented: what Rust backends do is counted in forked processes as well.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub fn program() -> Result<Option<&'static [AtomicU8]>, Error> {
@@ -77,10 +82,5 @@ pub fn program() -> Result<Option<&'static [AtomicU8]>, Error> {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 pub fn program() -> Result<Option<&'static [AtomicU8]>, Error> {
-    Err(Error::Platform)
-}
-
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-pub fn start(_library: &Path, _cache: Option<&Path>) -> Result<Coverage, Error> {
     Err(Error::Platform)
 }

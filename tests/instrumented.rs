@@ -76,16 +76,15 @@ fn counters_of_an_instrumented_library_are_registered_and_count() {
     assert_eq!(choose(42), before);
     let one = total();
     assert!(one > 0);
-    (choose(42), choose(42));
+    assert_eq!([choose(42), choose(42)], [before; 2]);
     assert_eq!(total(), 2 * one, "it counts every time");
 
     // SAFETY: the child calls a function in C and ends.
-    match unsafe { libc::fork() } {
-        0 => {
-            choose(4321);
-            unsafe { libc::_exit(0) }
+    unsafe {
+        match libc::fork() {
+            0 => libc::_exit((choose(4321) == 0).into()),
+            child => assert_eq!(libc::waitpid(child, ptr::null_mut(), 0), child),
         }
-        child => assert_eq!(unsafe { libc::waitpid(child, ptr::null_mut(), 0) }, child),
     }
     assert!(total() > 0, "what a child does is seen");
 }
