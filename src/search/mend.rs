@@ -6,6 +6,7 @@ use super::validity::guards;
 use crate::input::mix;
 use crate::model::{Cut, LeafData};
 use crate::reference::{self, Defect, Precision, Values};
+use std::iter;
 use tch::Kind;
 
 /// The samples that are tried for the leaves of one node, wide ones first: see [`crate::model::Model::sample_leaf`].
@@ -97,7 +98,7 @@ impl Search<'_> {
         }
         let operands = self.model.nodes[node].operands.len();
         let each = (0..operands).map(|operand| operand..operand + 1);
-        for operands in each.chain([0..operands]) {
+        for operands in each.chain(iter::once(0..operands)) {
             let mut model = self.model.clone();
             let cut = |operand| {
                 let cut = Cut { node, operand };
