@@ -1,11 +1,14 @@
-//! Lets what the package builds find the native libraries at run time, and stops the build with one
-//! sentence when they are missing. Used by the root package and by fuzz/, which links them too.
+//! Lets what the package builds find the native libraries at run time, and be found by instrumented ones, and stops the
+//! build with one sentence when they are missing. Used by the root package and by fuzz/, which links them too.
 use std::env;
 use std::path::{Path, PathBuf};
 
 fn main() {
     // First choice: a `lib` folder beside the program, so that the two can be moved together.
     rpath(Path::new("$ORIGIN/lib"));
+
+    // What instrumented libraries call is looked for in the program first. Here, since cargo-fuzz sets RUSTFLAGS itself.
+    println!("cargo::rustc-link-arg=-Wl,--export-dynamic-symbol=__sanitizer_cov_*");
 
     // The fuzz package cannot see the root package's features, and is only ever built after it:
     // the root package alone complains.

@@ -8,7 +8,7 @@ use crate::graph;
 use crate::harness::{Harness, Target, Verdict};
 use crate::input::{self, Input, Record};
 use crate::mutate::{self, ByteMutator};
-use crate::trace::{self, Tracing};
+use crate::trace::{self, Coverage, Tracing};
 use crate::{backend, ops, reference};
 use arbitrary::{Arbitrary, Unstructured};
 use std::cell::{Cell, RefCell};
@@ -22,7 +22,7 @@ const DICTIONARY: &str = "dictionaries/graph_diff.dict";
 const KEEP_GOING: &str = "GRAPHSMITH_KEEP_GOING";
 /// A case takes milliseconds; a minute is a hang also under a sanitizer on a busy machine.
 const TIMEOUT_SECONDS: u32 = 60;
-/// When `off`, shared libraries run without breakpoints, as a debugger needs it.
+/// When `off`, shared libraries run without breakpoints, as a debugger needs it. Counters of their own stay.
 const TRACE: &str = "GRAPHSMITH_TRACE";
 /// Where plans of traced libraries are kept, relative to the repository's root; nowhere if the parent does not exist.
 const PLANS: &str = "target/trace";
@@ -81,6 +81,10 @@ impl fmt::Debug for Bytes {
 pub fn init(register: Register) {
     backend::install_panic_hook();
     register_features(register);
+    // On platforms where they are not found they count as well.
+    if let Ok(Some(counters)) = trace::program() {
+        eprintln!("graphsmith: {} counters in the Rust backends and the fuzz target itself", counters.len());
+    }
     // Never dropped: nothing in this process outside the search wants gradients.
     std::mem::forget(reference::init());
     match Harness::new() {
@@ -111,7 +115,7 @@ fn places(addresses: impl Iterator<Item = usize>) -> &'static [[usize; 2]] {
     addresses.map(|address| [address, 0]).collect::<Vec<_>>().leak()
 }
 
-/// Traces the library of a backend, if it has one.
+/// Traces the library of a backend, if it has one without counters of its own.
 fn trace(target: &Target, register: Register) {
     let Some(library) = target.backend.library() else { return };
     let name = library.display();
@@ -122,7 +126,14 @@ fn trace(target: &Target, register: Register) {
     let plans = Path::new(PLANS);
     let plans = plans.parent().is_some_and(Path::is_dir).then_some(plans);
     match trace::start(&library, plans) {
-        Ok(Tracing { counters, places: addresses, functions, dropped, blocks }) => {
+        Ok(Coverage::Instrumented(counters)) => {
+            warm_up(target);
+            eprintln!(
+                "graphsmith: {name} is instrumented: {} counters of its own, so it is not traced",
+                counters.len()
+            );
+        }
+        Ok(Coverage::Traced(Tracing { counters, places: addresses, functions, dropped, blocks })) => {
             register(counters, places(addresses.iter().copied()));
             warm_up(target);
             let kept = functions - dropped;

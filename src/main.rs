@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod cli;
+mod sancov;
 
 fn main() -> ExitCode {
     let _no_gradients = graphsmith::reference::init();

@@ -3,7 +3,7 @@
 //! One test only, because there is one set of breakpoints in a process.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-use graphsmith::trace::{self, Error, Tracing, plan};
+use graphsmith::trace::{self, Coverage, Error, Tracing, plan};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,20 @@ fn taken(tracing: &Tracing) -> usize {
     tracing.counters.iter().filter(|counter| counter.swap(0, Relaxed) != 0).count()
 }
 
+/// Does something in a forked process.
+fn in_child(work: impl FnOnce() -> i32) {
+    // SAFETY: the child calls a function in C and ends.
+    unsafe {
+        match libc::fork() {
+            0 => libc::_exit((work() == 0).into()),
+            child => {
+                let mut status = 0;
+                assert_eq!((libc::waitpid(child, &mut status, 0), status), (child, 0));
+            }
+        }
+    }
+}
+
 #[test]
 fn blocks_count_once_and_code_computes_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -74,7 +88,9 @@ fn blocks_count_once_and_code_computes_the_same() {
 
     // SAFETY: code can be read.
     let byte = |function: Function| unsafe { (function as usize as *const u8).read_volatile() };
-    let tracing = trace::start(&library, Some(&cache)).unwrap();
+    let Coverage::Traced(tracing) = trace::start(&library, Some(&cache)).unwrap() else {
+        panic!("cc does not instrument");
+    };
     assert_eq!(tracing.counters.len(), tracing.blocks.div_ceil(trace::BLOCKS_A_COUNTER));
     assert!(tracing.blocks > 20, "{} blocks", tracing.blocks);
     assert_eq!([byte(plain), byte(chosen), byte(escapes)], [0xcc; 3]);
@@ -88,6 +104,9 @@ fn blocks_count_once_and_code_computes_the_same() {
     assert_eq!(taken(&tracing), 0, "the same path is no news");
     assert_eq!(plain(9), before[9][0]);
     assert!(taken(&tracing) > 0, "a longer path is");
+    in_child(|| chosen(1));
+    assert!(taken(&tracing) > 0, "what a child does is seen");
+    assert_eq!(byte(chosen), 0xcc, "and its breakpoints are its own");
     let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(move || chosen(3))).collect();
     assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 13));
     assert!(taken(&tracing) > 0);

@@ -1,6 +1,6 @@
 //! Breakpoints in a loaded library, and the signal handler that takes them out.
 
-use super::{BLOCKS_A_COUNTER, Error, Tracing, plan::Plan};
+use super::{BLOCKS_A_COUNTER, Error, Tracing, counters, plan::Plan};
 use libc::{c_int, c_void};
 use std::ffi::{CStr, OsStr};
 use std::fs;
@@ -14,6 +14,11 @@ use std::{io, mem, ptr};
 const BREAKPOINT: u8 = 0xcc;
 /// Values that libFuzzer counts as different.
 const VALUES: [u8; BLOCKS_A_COUNTER] = [1, 2, 3, 4, 8, 16, 32, 128];
+
+/// The file of this program.
+pub(super) const PROGRAM: &str = "/proc/self/exe";
+/// Of every x86-64 Linux.
+pub(super) const PAGE_BYTES: usize = 4096;
 
 /// What the handler needs. Nothing of it ever moves or goes away.
 struct Traced {
@@ -37,7 +42,7 @@ pub(super) fn arm(library: &Path, plan: &Plan) -> Result<Tracing, Error> {
     // SAFETY: the addresses are code of a loaded library, which is readable.
     let originals = addresses.iter().map(|&address| unsafe { ptr::read(address as *const u8) }).collect();
     let count = addresses.len().div_ceil(BLOCKS_A_COUNTER);
-    let counters: &'static [AtomicU8] = (0..count).map(|_| AtomicU8::new(0)).collect::<Vec<_>>().leak();
+    let counters = counters::shared(count).map_err(|source| Error::Memory { path: library.to_owned(), source })?;
     let places = addresses[..count].to_vec().leak();
     let blocks = addresses.len();
     TRACED.set(Traced { addresses, originals, counters }).map_err(|_| Error::Twice)?;
@@ -51,16 +56,17 @@ pub(super) fn arm(library: &Path, plan: &Plan) -> Result<Tracing, Error> {
     Ok(Tracing { counters, places, functions: plan.functions as usize, dropped: plan.dropped as usize, blocks })
 }
 
-/// How far a loaded library is from the addresses in its file.
-fn base(library: &Path) -> Option<usize> {
+/// How far a loaded library, or this program, is from the addresses in its file.
+pub(super) fn base(library: &Path) -> Option<usize> {
     let mut search = (fs::canonicalize(library).ok()?, None);
     unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, search: *mut c_void) -> c_int {
         // SAFETY: the loader passes a valid record, and `search` is what `dl_iterate_phdr` was given.
         let (info, (wanted, base)) = unsafe { (&*info, &mut *search.cast::<(std::path::PathBuf, Option<usize>)>()) };
         // SAFETY: the name is null-terminated, or null.
         let name = (!info.dlpi_name.is_null()).then(|| unsafe { CStr::from_ptr(info.dlpi_name) });
-        let path = name.and_then(|name| fs::canonicalize(OsStr::from_bytes(name.to_bytes())).ok());
-        if path.as_ref() == Some(wanted) {
+        // The program itself has no name.
+        let name = name.filter(|name| !name.is_empty()).map_or(PROGRAM.as_bytes(), CStr::to_bytes);
+        if fs::canonicalize(OsStr::from_bytes(name)).is_ok_and(|path| path == *wanted) {
             *base = Some(info.dlpi_addr as usize);
         }
         c_int::from(base.is_some())
@@ -72,9 +78,7 @@ fn base(library: &Path) -> Option<usize> {
 
 /// Makes the pages of the code from `first` to `last` writable. They stay executable: other threads may run them.
 fn unprotect(first: usize, last: usize) -> io::Result<()> {
-    // SAFETY: asks for a number.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-    let start = first / page * page;
+    let start = first / PAGE_BYTES * PAGE_BYTES;
     let all = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
     // SAFETY: the range is mapped, and no page of it loses a right that it had.
     let result = unsafe { libc::mprotect(start as *mut c_void, last + 1 - start, all) };

@@ -22,17 +22,12 @@ pub struct Plan {
 
 /// The first bytes of a plan's file; the number changes when plans do.
 const MAGIC: &[u8; 8] = b"gsplan01";
-/// Sections that only instrumented libraries have.
-const COUNTERS: &str = "__sancov_cntrs";
 
 /// The plan of a library, from the cache if that has it.
 pub fn of(library: &Path, cache: Option<&Path>) -> Result<Plan, Error> {
     let image = fs::read(library).map_err(|source| Error::Read { path: library.to_owned(), source })?;
     let failed = |reason: String| Error::Analysis { path: library.to_owned(), reason };
     let file = object::File::parse(&*image).map_err(|error| failed(error.to_string()))?;
-    if file.section_by_name(COUNTERS).is_some() {
-        return Err(Error::Instrumented(library.to_owned()));
-    }
     let build_id = file.build_id().ok().flatten();
     let cached = build_id.zip(cache).map(|(id, folder)| {
         let name: String = id.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,0 +1,58 @@
+//! Counters in memory that processes forked from this one share, and those that a library has from its compiler.
+
+use super::Error;
+use super::arm::{PAGE_BYTES, base};
+use libc::{c_int, c_void};
+use object::{Object, ObjectSection, ReadCache};
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::{io, ptr, slice};
+
+/// Where clang and rustc put the counters of `inline-8bit-counters`.
+const SECTION: &str = "__sancov_cntrs";
+
+/// New counters, all zero.
+pub fn shared(count: usize) -> io::Result<&'static [AtomicU8]> {
+    let memory = map(ptr::null_mut(), count, 0)?;
+    // SAFETY: nobody unmaps the memory, which begins as zeros.
+    Ok(unsafe { slice::from_raw_parts(memory.cast(), count) })
+}
+
+/// The counters of a loaded library or of this program, moved to shared memory at the addresses that they have; none if it has none.
+pub fn of(library: &Path) -> Result<Option<&'static [AtomicU8]>, Error> {
+    let file = File::open(library).map_err(|source| Error::Read { path: library.to_owned(), source })?;
+    let failed = |error: object::Error| Error::Analysis { path: library.to_owned(), reason: error.to_string() };
+    // Of a program with symbols, hundreds of megabytes are not looked at.
+    let content = ReadCache::new(file);
+    let file = object::File::parse(&content).map_err(failed)?;
+    let Some(section) = file.section_by_name(SECTION) else { return Ok(None) };
+    let base = base(library).ok_or_else(|| Error::NotLoaded(library.to_owned()))?;
+    let start = (base + section.address() as usize) as *const AtomicU8;
+    // SAFETY: the loader has mapped the section for reading and writing, and no library is ever unloaded here.
+    let counters: &'static [AtomicU8] = unsafe { slice::from_raw_parts(start, section.size() as usize) };
+    share(counters).map_err(|source| Error::Memory { path: library.to_owned(), source })?;
+    Ok(Some(counters))
+}
+
+/// Shares those in whole pages. In the pages at both ends, with less than two pages of counters, are others' data too.
+fn share(counters: &'static [AtomicU8]) -> io::Result<()> {
+    let first = counters.as_ptr().addr();
+    let start = first.next_multiple_of(PAGE_BYTES);
+    let end = (first + counters.len()) / PAGE_BYTES * PAGE_BYTES;
+    if start >= end {
+        return Ok(());
+    }
+    let moved = &counters[start - first..end - first];
+    let values: Vec<u8> = moved.iter().map(|counter| counter.load(Relaxed)).collect();
+    map(moved.as_ptr().cast_mut().cast(), moved.len(), libc::MAP_FIXED)?;
+    moved.iter().zip(values).for_each(|(counter, value)| counter.store(value, Relaxed));
+    Ok(())
+}
+
+fn map(address: *mut c_void, bytes: usize, fixed: c_int) -> io::Result<*mut c_void> {
+    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | fixed);
+    // SAFETY: takes the place of nothing but whole pages of counters, whose rights it keeps.
+    let memory = unsafe { libc::mmap(address, bytes, rights, flags, -1, 0) };
+    if memory == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(memory) }
+}
