@@ -10,9 +10,9 @@ pub fn zip<const N: usize>(tensors: [&Tensor; N], f: impl Fn([f64; N]) -> f64) -
     let shape = common_shape(&tensors);
     let owned = laid_out(&tensors, &shape)?;
     let slices: [&[f64]; N] = std::array::from_fn(|i| elements(owned[i].as_ref().unwrap_or(tensors[i])));
-    let result = Tensor::f_empty(&shape, DOUBLE)?;
+    let mut result = Tensor::f_empty(&shape, DOUBLE)?;
     let count = slices.first().map_or(0, |slice| slice.len());
-    for (index, element) in elements_mut(&result, count).iter_mut().enumerate() {
+    for (index, element) in elements_mut(&mut result, count).iter_mut().enumerate() {
         *element = f(slices.map(|slice| slice[index]));
     }
     Ok(result)
@@ -69,7 +69,7 @@ fn elements(tensor: &Tensor) -> &[f64] {
 }
 
 /// Of a fresh tensor with so many elements in f64, which nothing else refers to.
-fn elements_mut(tensor: &Tensor, count: usize) -> &mut [f64] {
+fn elements_mut(tensor: &mut Tensor, count: usize) -> &mut [f64] {
     let data = tensor.data_ptr().cast::<f64>();
     if count == 0 || data.is_null() {
         return &mut [];

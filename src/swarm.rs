@@ -97,7 +97,7 @@ impl Swarm {
                 _ => Sizes::Empty,
             },
             constant_nodes: header[3] / 64 == 3,
-            every_level: header[3] / 16 % 4 == 0,
+            every_level: (header[3] / 16).is_multiple_of(4),
             fresh: header[4] / 4,
             backward: header[5] / 2,
             initializers: header[6] / 2,
