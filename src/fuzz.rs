@@ -4,16 +4,16 @@ mod saved;
 
 pub use saved::{RUNNING, is_at_hand};
 
-use crate::backend::process::{Isolated, Limits};
 use crate::backend::Level;
+use crate::backend::process::{Isolated, Limits};
 use crate::case::{self, Case};
 use crate::features;
 use crate::finding::{self, Finding};
 use crate::graph;
 use crate::harness::{Harness, Target, Verdict};
 use crate::input::{self, Input, Record};
-use crate::mutate::{self, ByteMutator};
 use crate::known::{self, Known};
+use crate::mutate::{self, ByteMutator};
 use crate::trace::{self, Coverage, Tracing};
 use crate::{backend, ops, reference};
 use arbitrary::{Arbitrary, Unstructured};
@@ -45,6 +45,12 @@ const ISOLATE: &str = "GRAPHSMITH_ISOLATE";
 const SAVE: &str = "GRAPHSMITH_SAVE";
 /// An option that libFuzzer gives the jobs of its fork mode, and nobody else.
 const JOB: &str = "-stop_file=";
+/// An option of the processes that measure what a job has found.
+const MERGE: &str = "-merge_inner=";
+/// How long a process runs. The user's comes first, and then that of a job, which counts.
+const LENGTH: &str = "-max_total_time=";
+/// libFuzzer begins with jobs of one second, two and so on: shorter than it takes to start one and to merge what it finds.
+const SHORTEST_JOB_SECONDS: u64 = 30;
 /// What [`ISOLATE`] says for every backend.
 const ALL: &str = "all";
 /// When `off`, known issues are findings as well.
@@ -329,10 +335,23 @@ fn die_with_parent() {
     }
 }
 
+/// The length of a job whose own is too short to be worth its start; not beyond that of the whole run.
+fn longer(given: &[String]) -> Option<String> {
+    let lengths: Vec<u64> = given.iter().filter_map(|it| it.strip_prefix(LENGTH)?.parse().ok()).collect();
+    let (&job, whole) = lengths.split_last()?;
+    let whole = whole.last().copied().filter(|&whole| whole > 0).unwrap_or(u64::MAX);
+    let least = SHORTEST_JOB_SECONDS.min(whole);
+    (job < least).then(|| format!("{LENGTH}{least}"))
+}
+
 /// libFuzzer's arguments, with graphsmith's defaults for what the user does not give.
-pub fn arguments(given: Vec<String>) -> Vec<String> {
-    if given.iter().any(|argument| argument.starts_with(JOB)) {
+pub fn arguments(mut given: Vec<String>) -> Vec<String> {
+    let is_job = given.iter().any(|argument| argument.starts_with(JOB));
+    if is_job || given.iter().any(|argument| argument.starts_with(MERGE)) {
         die_with_parent();
+    }
+    if is_job {
+        given.extend(longer(&given));
     }
     let timeout = if std::env::var_os(ISOLATE).is_some() { ISOLATED_TIMEOUT_SECONDS } else { TIMEOUT_SECONDS };
     let mut defaults = vec![format!("-timeout={timeout}")];
@@ -345,4 +364,19 @@ pub fn arguments(given: Vec<String>) -> Vec<String> {
     let mut arguments = given;
     arguments.splice(1..1, missing);
     arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_are_worth_their_start() {
+        let length = |given: &[&str]| longer(&given.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>());
+        assert_eq!(length(&["graph_diff", "-max_total_time=2"]).unwrap(), "-max_total_time=30");
+        assert_eq!(length(&["-max_total_time=10", "-max_total_time=2"]).unwrap(), "-max_total_time=10");
+        assert_eq!(length(&["-max_total_time=0", "-max_total_time=2"]).unwrap(), "-max_total_time=30");
+        assert_eq!(length(&["-max_total_time=3600", "-max_total_time=31"]), None);
+        assert_eq!(length(&["-runs=1"]), None);
+    }
 }

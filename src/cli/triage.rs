@@ -128,9 +128,10 @@ fn below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         // A link to a folder above would never end.
         if path.is_dir() && !path.is_symlink() {
             below(&path, files)?;
-        } else if path.is_file()
-            && ARTIFACTS.iter().any(|artifact| name.starts_with(artifact))
-            && !fuzz::is_at_hand(&name)
+        } else if ARTIFACTS.iter().any(|artifact| name.starts_with(artifact))
+            && !fuzz::is_at_hand(&path)
+            // Now, that whoever had it at hand may have taken it away.
+            && path.is_file()
         {
             files.push(path);
         }

@@ -4,7 +4,7 @@ use super::{Bytes, Error, print};
 use crate::finding::Finding;
 use crate::input;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 /// How the file begins that holds the input at hand, in case that the process is killed.
 pub const RUNNING: &str = "running-";
 
-/// Whether a file of that name holds the input of a process that lives.
-pub fn is_at_hand(name: &str) -> bool {
-    let process = name.strip_prefix(RUNNING).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-    process.is_some_and(|id| Path::new(&format!("/proc/{id}")).exists())
+/// Whether a file holds the input of a process that lives: that one has locked it. Its number alone would not tell, which
+/// another may have by now.
+pub fn is_at_hand(file: &Path) -> bool {
+    let named = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(RUNNING.as_bytes()));
+    let locked = || File::open(file).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
+    named && locked()
 }
 
 /// Inputs of one signature that are saved by a process, besides those that are smaller than all before.
@@ -51,7 +53,8 @@ impl Saved {
     fn open(&self) -> Result<(PathBuf, File), Error> {
         for number in 0.. {
             let path = self.folder.join(format!("{RUNNING}{}-{number}", std::process::id()));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
+            let opened = OpenOptions::new().write(true).create_new(true).open(&path);
+            match opened.and_then(|file| file.lock().map(|()| file)) {
                 Ok(file) => return Ok((path, file)),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(Error::Write { path, source }),
@@ -104,14 +107,14 @@ mod tests {
         let files = || -> Vec<PathBuf> {
             fs::read_dir(folder.path().join("new")).unwrap().map(|entry| entry.unwrap().path()).collect()
         };
-        assert!(files().iter().all(|file| is_at_hand(file.file_name().unwrap().to_str().unwrap())));
+        assert!(files().iter().all(|file| is_at_hand(file)));
         let mut other = Saved::new(folder.path().join("new")).unwrap();
         other.begin(b"other").unwrap();
         assert_eq!(files().len(), 2, "one for each");
         other.end();
+        assert_eq!(files().len(), 1);
         assert_eq!(fs::read(&files()[0]).unwrap(), b"short");
-        saved.end();
-        assert!(files().is_empty());
-        assert!(!is_at_hand("running-0-0") && !is_at_hand("crash-0"), "no process has the number 0");
+        drop(saved);
+        assert!(!is_at_hand(&files()[0]), "the process that wrote it is gone");
     }
 }
