@@ -2,6 +2,7 @@
 triage` runs with it, and for scripts/check-models, scripts/node-tests, scripts/schemas, scripts/known-bugs and
 scripts/bisect-release. scripts/setup, or the first script that needs it, installs it into .native/venv (70 MB)."""
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -22,6 +23,13 @@ SCRIPT = f"scripts/{Path(sys.argv[0]).name}"
 
 class Problem(Exception):
     """One sentence: what is wrong and what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one sentence what it cannot use."""
+
+    def error(self, message):
+        raise Problem(f"{message}: see --help")
 
 
 def enter() -> None:

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
+mod campaign;
 mod figures;
 mod general;
 mod generate;
