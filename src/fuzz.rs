@@ -4,16 +4,16 @@ mod saved;
 
 pub use saved::{RUNNING, is_at_hand};
 
-use crate::backend::process::{Isolated, Limits};
 use crate::backend::Level;
+use crate::backend::process::{Isolated, Limits};
 use crate::case::{self, Case};
 use crate::features;
 use crate::finding::{self, Finding};
 use crate::graph;
 use crate::harness::{Harness, Target, Verdict};
 use crate::input::{self, Input, Record};
-use crate::mutate::{self, ByteMutator};
 use crate::known::{self, Known};
+use crate::mutate::{self, ByteMutator};
 use crate::trace::{self, Coverage, Tracing};
 use crate::{backend, ops, reference};
 use arbitrary::{Arbitrary, Unstructured};

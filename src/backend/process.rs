@@ -96,9 +96,7 @@ impl Isolated {
         let request = Request::Compile { number, onnx: onnx.to_vec(), how };
         let compiled = ask::<Compiled>(&self.child, &request).unwrap_or_else(|failure| Some(Err(failure)));
         let child = self.child.clone();
-        compiled.map(|result| {
-            result.map(|operators| Box::new(Remote { number, child, operators }) as Box<dyn Session>)
-        })
+        compiled.map(|result| result.map(|operators| Box::new(Remote { number, child, operators }) as Box<dyn Session>))
     }
 }
 
@@ -344,10 +342,7 @@ mod tests {
         for (act, expected) in [
             ("abort", crashed("the process was ended by signal 6")),
             ("exit", crashed("the process was ended by exit code 3")),
-            (
-                "terminate",
-                crashed("the process was ended by signal 6 (terminate called without an active exception)"),
-            ),
+            ("terminate", crashed("the process was ended by signal 6 (terminate called without an active exception)")),
             ("hang", Err(Failure::TimedOut)),
             ("grow", Err(Failure::OutOfMemory)),
             ("refuse", Err(Failure::OutOfMemory)),
