@@ -45,6 +45,8 @@ const ISOLATE: &str = "GRAPHSMITH_ISOLATE";
 const SAVE: &str = "GRAPHSMITH_SAVE";
 /// An option that libFuzzer gives the jobs of its fork mode, and nobody else.
 const JOB: &str = "-stop_file=";
+/// The option that makes libFuzzer start jobs.
+const FORK: &str = "-fork=";
 /// An option of the processes that measure what a job has found.
 const MERGE: &str = "-merge_inner=";
 /// How long a process runs. The user's comes first, and then that of a job, which counts.
@@ -352,6 +354,10 @@ pub fn arguments(mut given: Vec<String>) -> Vec<String> {
     }
     if is_job {
         given.extend(longer(&given));
+    }
+    if given.iter().any(|argument| argument.starts_with(FORK)) {
+        // libFuzzer starts jobs by a shell, which would not die with it: the job takes the shell's place.
+        given[0].insert_str(0, "exec ");
     }
     let timeout = if std::env::var_os(ISOLATE).is_some() { ISOLATED_TIMEOUT_SECONDS } else { TIMEOUT_SECONDS };
     let mut defaults = vec![format!("-timeout={timeout}")];
