@@ -1,5 +1,11 @@
 //! What the fuzz target calls. Only here does a finding become a panic.
 
+mod merge;
+mod meter;
+mod unguided;
+
+pub use unguided::run as unguided;
+
 use crate::backend::Level;
 use crate::case::{self, Case};
 use crate::features;
@@ -8,10 +14,12 @@ use crate::graph;
 use crate::harness::{Harness, Target, Verdict};
 use crate::input::{self, Input, Record};
 use crate::mutate::{self, ByteMutator};
-use crate::trace::{self, Coverage, Tracing};
+use crate::trace::{self, Coverage, Grain, Tracing};
 use crate::{backend, ops, reference};
 use arbitrary::{Arbitrary, Unstructured};
+use meter::Watched;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -81,15 +89,30 @@ impl fmt::Debug for Bytes {
 pub fn init(register: Register) {
     backend::install_panic_hook();
     register_features(register);
+    let merging = merge::is_inner(std::env::args());
+    let (mut counters, mut watched): (Vec<&'static [AtomicU8]>, _) = (vec![&COUNTERS], Vec::new());
     // On platforms where they are not found they count as well.
-    if let Ok(Some(counters)) = trace::program() {
-        eprintln!("graphsmith: {} counters in the Rust backends and the fuzz target itself", counters.len());
+    if let Ok(Some(program)) = trace::program() {
+        eprintln!("graphsmith: {} counters in the Rust backends and the fuzz target itself", program.len());
+        counters.push(program);
+        if meter::is_wanted() {
+            watched.push(Watched::program(program));
+        }
     }
     // Never dropped: nothing in this process outside the search wants gradients.
     std::mem::forget(reference::init());
     match Harness::new() {
         Ok(harness) => {
-            harness.targets.iter().for_each(|target| trace(target, register));
+            let grain = if merging { Grain::Exact } else { Grain::Shared };
+            for coverage in harness.targets.iter().filter_map(|target| trace(target, register, grain)) {
+                match coverage {
+                    Coverage::Instrumented(library) => {
+                        counters.push(library);
+                        watched.push(Watched::library(library));
+                    }
+                    Coverage::Traced(tracing) => counters.push(tracing.counters),
+                }
+            }
             HARNESS.set(Some(Box::leak(Box::new(RefCell::new(harness)))));
         }
         Err(error) => {
@@ -97,6 +120,10 @@ pub fn init(register: Register) {
             std::process::exit(2);
         }
     }
+    if merging {
+        merge::start(counters);
+    }
+    meter::start(watched);
 }
 
 /// Must come before libFuzzer's first run, and in the same order in every process of one fuzzing run.
@@ -116,32 +143,46 @@ fn places(addresses: impl Iterator<Item = usize>) -> &'static [[usize; 2]] {
 }
 
 /// Traces the library of a backend, if it has one without counters of its own.
-fn trace(target: &Target, register: Register) {
-    let Some(library) = target.backend.library() else { return };
+fn trace(target: &Target, register: Register, grain: Grain) -> Option<Coverage> {
+    let library = target.backend.library()?;
     let name = library.display();
-    if is_off(TRACE) {
+    let off = is_off(TRACE);
+    if off {
         eprintln!("graphsmith: tracing of {name} is off");
-        return;
+        if !meter::is_wanted() {
+            return None;
+        }
     }
     let plans = Path::new(PLANS);
     let plans = plans.parent().is_some_and(Path::is_dir).then_some(plans);
-    match trace::start(&library, plans) {
-        Ok(Coverage::Instrumented(counters)) => {
-            warm_up(target);
-            eprintln!(
-                "graphsmith: {name} is instrumented: {} counters of its own, so it is not traced",
-                counters.len()
-            );
+    let coverage = match trace::start(&library, plans, grain) {
+        Ok(coverage) => coverage,
+        Err(error) => {
+            eprintln!("graphsmith: tracing is off: {error}");
+            return None;
         }
-        Ok(Coverage::Traced(Tracing { counters, places: addresses, functions, dropped, blocks })) => {
+    };
+    match &coverage {
+        Coverage::Traced(Tracing { counters, places: addresses, .. }) if !off => {
             register(counters, places(addresses.iter().copied()));
-            warm_up(target);
+        }
+        _ => {}
+    }
+    warm_up(target);
+    match &coverage {
+        Coverage::Instrumented(counters) => {
+            eprintln!("graphsmith: {name} is instrumented: {} counters of its own, so it is not traced", counters.len())
+        }
+        Coverage::Traced(Tracing { blocks, .. }) if off => {
+            eprintln!("graphsmith: the meter counts {blocks} blocks of {name}, which steer nothing");
+        }
+        Coverage::Traced(Tracing { counters, functions, dropped, blocks, .. }) => {
             let kept = functions - dropped;
             let about = format!("{blocks} blocks of {kept} functions, {} counters", counters.len());
             eprintln!("graphsmith: tracing {name}: {about} ({TRACE}=off turns it off)");
         }
-        Err(error) => eprintln!("graphsmith: tracing is off: {error}"),
     }
+    Some(coverage)
 }
 
 /// Runs a plain model, so that what every model needs is not credited to the first input.
@@ -162,7 +203,8 @@ fn warm_up(target: &Target) {
 }
 
 /// Counts what the models and answers of a run show.
-fn count(found: impl IntoIterator<Item = usize>) {
+fn count(found: BTreeSet<usize>) {
+    meter::features(&found);
     if !is_off(SEMANTIC_COUNTERS) {
         found.into_iter().for_each(|index| COUNTERS[index].store(1, Relaxed));
     }
@@ -170,6 +212,20 @@ fn count(found: impl IntoIterator<Item = usize>) {
 
 /// Tests one input; panics on a finding, after printing it.
 pub fn test(bytes: &Bytes) {
+    merge::run(|| test_once(bytes));
+    end_of_case();
+}
+
+/// Ends the process if it has used up its CPU time.
+fn end_of_case() {
+    if meter::end_of_case() {
+        summarize();
+        // SAFETY: ends the process. libFuzzer would take `exit` within a case for a finding.
+        unsafe { libc::_exit(0) }
+    }
+}
+
+fn test_once(bytes: &Bytes) {
     let harness = HARNESS.get().expect("`init` was called");
     let mut harness = harness.borrow_mut();
     let verdict = harness.case(case::generate(&bytes.input())).and_then(|case| match case {
@@ -179,9 +235,13 @@ pub fn test(bytes: &Bytes) {
         }
         Err(reason) => Ok(Verdict::Skip(reason)),
     });
-    count(harness.seen.iter().map(features::of_seen));
+    count(harness.seen.iter().map(features::of_seen).collect());
+    meter::seen(&harness.seen);
     // `summarize` reads it when a finding ends the process.
     drop(harness);
+    if let Ok(verdict) = &verdict {
+        meter::verdict(verdict);
+    }
     match verdict {
         Ok(Verdict::Bug(finding)) => {
             print(&finding, bytes);
@@ -226,11 +286,13 @@ fn is_off(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| value == "off")
 }
 
-/// Prints what the run has met.
+/// Prints what the run has met, and finishes its files.
 pub fn summarize() {
     if let Some(harness) = HARNESS.get().and_then(|harness| harness.try_borrow().ok()) {
         eprint!("\n{}", harness.summary());
     }
+    meter::finish();
+    merge::finish();
 }
 
 fn print(finding: &Finding, bytes: &Bytes) {
@@ -251,5 +313,6 @@ pub fn arguments(given: Vec<String>) -> Vec<String> {
     let missing: Vec<String> = defaults.into_iter().filter(|default| !named(default)).collect();
     let mut arguments = given;
     arguments.splice(1..1, missing);
+    arguments.extend(merge::control(&arguments));
     arguments
 }
