@@ -3,7 +3,7 @@
 //! Exit codes: 0 fine, 1 a finding, 2 a mistake of the user or of the environment, with one sentence on stderr.
 
 use clap::{Parser, Subcommand};
-use graphsmith::backend::process::Isolated;
+use graphsmith::backend::process::{Isolated, Limits};
 use graphsmith::backend::{self, Backend, TABLE};
 use graphsmith::harness::Harness;
 use graphsmith::known::{self, Known};
@@ -17,7 +17,6 @@ use std::process::ExitCode;
 
 mod ablate;
 mod audit;
-mod backend_worker;
 mod backends;
 mod dictionary;
 mod diversity;
@@ -65,8 +64,6 @@ enum Command {
     Run(run::Arguments),
     Replay(replay::Arguments),
     Minimise(minimise::Arguments),
-    #[command(hide = true)]
-    BackendWorker(backend_worker::Arguments),
     #[command(hide = true)]
     NodeTests(node_tests::Arguments),
     Ops(ops::Arguments),
@@ -153,7 +150,6 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<Exit> {
         Command::Run(arguments) => run::main(&arguments, out),
         Command::Replay(arguments) => replay::main(&arguments, out),
         Command::Minimise(arguments) => minimise::main(&arguments, out),
-        Command::BackendWorker(arguments) => backend_worker::main(&arguments),
         Command::NodeTests(arguments) => node_tests::main(&arguments, out),
         Command::Ops(arguments) => ops::main(&arguments, out),
         Command::Backends(arguments) => backends::main(&arguments, out),
@@ -178,16 +174,8 @@ pub fn harness(ids: &[String], no_known: bool) -> Result<Harness> {
 }
 
 /// The same, each in a process of its own.
-pub fn isolated_harness(ids: &[String], no_known: bool) -> Result<Harness> {
-    let isolated = |backend: Box<dyn Backend>| {
-        let id = backend.id();
-        let command = move || {
-            let mut command = std::process::Command::new(std::env::current_exe()?);
-            command.args(["backend-worker", id]);
-            Ok(command)
-        };
-        Box::new(Isolated::new(backend, command)) as Box<dyn Backend>
-    };
+pub fn isolated_harness(ids: &[String], no_known: bool, limits: Limits) -> Result<Harness> {
+    let isolated = |backend| Box::new(Isolated::new(backend, limits)) as Box<dyn Backend>;
     Ok(Harness::with(open(ids)?.into_iter().map(isolated).collect(), known(no_known)?))
 }
 

@@ -2,26 +2,31 @@
 
 mod merge;
 mod meter;
+mod saved;
 mod unguided;
 
+pub use saved::{RUNNING, is_at_hand};
 pub use unguided::run as unguided;
 
 use crate::backend::Level;
+use crate::backend::process::{Isolated, Limits};
 use crate::case::{self, Case};
 use crate::features;
 use crate::finding::{self, Finding};
 use crate::graph;
 use crate::harness::{Harness, Target, Verdict};
 use crate::input::{self, Input, Record};
+use crate::known::{self, Known};
 use crate::mutate::{self, ByteMutator};
 use crate::trace::{self, Coverage, Grain, Tracing};
 use crate::{backend, ops, reference};
 use arbitrary::{Arbitrary, Unstructured};
 use meter::Watched;
+use saved::Saved;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// The dictionary that is used when no other is named, relative to the repository's root.
@@ -30,6 +35,8 @@ const DICTIONARY: &str = "dictionaries/graph_diff.dict";
 const KEEP_GOING: &str = "GRAPHSMITH_KEEP_GOING";
 /// A case takes milliseconds; a minute is a hang also under a sanitizer on a busy machine.
 const TIMEOUT_SECONDS: u32 = 60;
+/// In processes of their own, backends have a limit for each call, and a case has many calls.
+const ISOLATED_TIMEOUT_SECONDS: u32 = 600;
 /// When `off`, shared libraries run without breakpoints, as a debugger needs it. Counters of their own stay.
 const TRACE: &str = "GRAPHSMITH_TRACE";
 /// Where plans of traced libraries are kept, relative to the repository's root; nowhere if the parent does not exist.
@@ -38,6 +45,16 @@ const PLANS: &str = "target/trace";
 const SEMANTIC_COUNTERS: &str = "GRAPHSMITH_SEMANTIC_COUNTERS";
 /// When `off`, inputs are mutated by libFuzzer alone, which knows nothing of records.
 const MUTATION: &str = "GRAPHSMITH_MUTATION";
+/// `all`, or the ids of backends with commas in between: those run in processes of their own.
+const ISOLATE: &str = "GRAPHSMITH_ISOLATE";
+/// A folder: findings are saved there, and the run goes on.
+const SAVE: &str = "GRAPHSMITH_SAVE";
+/// An option that libFuzzer gives the jobs of its fork mode, and nobody else.
+const JOB: &str = "-stop_file=";
+/// What [`ISOLATE`] says for every backend.
+const ALL: &str = "all";
+/// When `off`, known issues are findings as well.
+const KNOWN: &str = "GRAPHSMITH_KNOWN";
 /// Operators of the model that runs before the first input.
 const WARM_UP_OPERATORS: usize = 4;
 /// Where cargo-fuzz makes libFuzzer save the inputs of findings.
@@ -52,6 +69,7 @@ pub type Register = fn(counters: &'static [AtomicU8], places: &'static [[usize; 
 thread_local! {
     // Leaked, so that it can still be read while the process exits.
     static HARNESS: Cell<Option<&'static RefCell<Harness>>> = const { Cell::new(None) };
+    static SAVED: Cell<Option<&'static RefCell<Saved>>> = const { Cell::new(None) };
 }
 
 /// The raw bytes of one execution. `Debug` is the model they describe, which makes `cargo fuzz fmt` readable.
@@ -101,29 +119,84 @@ pub fn init(register: Register) {
     }
     // Never dropped: nothing in this process outside the search wants gradients.
     std::mem::forget(reference::init());
-    match Harness::new() {
-        Ok(harness) => {
-            let grain = if merging { Grain::Exact } else { Grain::Shared };
-            for coverage in harness.targets.iter().filter_map(|target| trace(target, register, grain)) {
-                match coverage {
-                    Coverage::Instrumented(library) => {
-                        counters.push(library);
-                        watched.push(Watched::library(library));
-                    }
-                    Coverage::Traced(tracing) => counters.push(tracing.counters),
+    let grain = if merging { Grain::Exact } else { Grain::Shared };
+    let mut opened = || -> Result<Harness, Error> {
+        let known = if is_off(KNOWN) { Known::default() } else { Known::built_in()? };
+        let mut harness = Harness::with(backend::all()?, known);
+        for coverage in harness.targets.iter().filter_map(|target| trace(target, register, grain)) {
+            match coverage {
+                Coverage::Instrumented(library) => {
+                    counters.push(library);
+                    watched.push(Watched::library(library));
                 }
+                Coverage::Traced(tracing) => counters.push(tracing.counters),
             }
-            HARNESS.set(Some(Box::leak(Box::new(RefCell::new(harness)))));
         }
-        Err(error) => {
-            eprintln!("graphsmith: {error}");
-            std::process::exit(2);
+        isolate(&mut harness, merging)?;
+        if let Some(folder) = std::env::var_os(SAVE) {
+            SAVED.set(Some(Box::leak(Box::new(RefCell::new(Saved::new(PathBuf::from(folder))?)))));
         }
+        Ok(harness)
+    };
+    match opened() {
+        Ok(harness) => HARNESS.set(Some(Box::leak(Box::new(RefCell::new(harness))))),
+        Err(error) => give_up(&error),
     }
     if merging {
         merge::start(counters);
     }
     meter::start(watched);
+}
+
+/// Why a run cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    #[error(transparent)]
+    Known(#[from] known::Error),
+    #[error("{ISOLATE} names `{0}`, which is no backend of this build")]
+    NoBackend(String),
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
+}
+
+fn give_up(error: &Error) -> ! {
+    eprintln!("graphsmith: {error}");
+    std::process::exit(2)
+}
+
+/// Gives the backends that [`ISOLATE`] names processes of their own. After they are traced, so that the children are as well.
+fn isolate(harness: &mut Harness, merging: bool) -> Result<(), Error> {
+    let named = std::env::var(ISOLATE).unwrap_or_default();
+    let named: Vec<&str> = named.split(',').filter(|id| !id.is_empty() && *id != "off").collect();
+    let target = |id: &str| harness.targets.iter().any(|target| target.backend.id() == id);
+    if let Some(unknown) = named.iter().find(|&&id| id != ALL && !target(id)) {
+        return Err(Error::NoBackend((*unknown).to_owned()));
+    }
+    if named.is_empty() {
+        return Ok(());
+    }
+    if merging {
+        eprintln!(
+            "graphsmith: {ISOLATE} is left out: a merge puts breakpoints back, which it can in its own process only"
+        );
+        return Ok(());
+    }
+    // SAFETY: no handler. In a fuzz target nobody else has done it, and a write to a child that has died must fail.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let wanted = |target: &Target| named.iter().any(|&id| id == ALL || id == target.backend.id());
+    let targets = std::mem::take(&mut harness.targets);
+    harness.targets = targets
+        .into_iter()
+        .map(|target| match wanted(&target) {
+            true => Target { backend: Box::new(Isolated::new(target.backend, Limits::DEFAULT)), ..target },
+            false => target,
+        })
+        .collect();
+    let isolated: Vec<&str> = harness.targets.iter().filter(|it| wanted(it)).map(|it| it.backend.id()).collect();
+    eprintln!("graphsmith: in processes of their own: {}", isolated.join(", "));
+    Ok(())
 }
 
 /// Must come before libFuzzer's first run, and in the same order in every process of one fuzzing run.
@@ -228,6 +301,10 @@ fn end_of_case() {
 fn test_once(bytes: &Bytes) {
     let harness = HARNESS.get().expect("`init` was called");
     let mut harness = harness.borrow_mut();
+    let saved = SAVED.get();
+    if let Some(saved) = saved {
+        saved.borrow_mut().begin(&bytes.0).unwrap_or_else(|error| give_up(&error));
+    }
     let verdict = harness.case(case::generate(&bytes.input())).and_then(|case| match case {
         Ok(case) => {
             count(features::of_model(&case.model));
@@ -243,12 +320,15 @@ fn test_once(bytes: &Bytes) {
         meter::verdict(verdict);
     }
     match verdict {
-        Ok(Verdict::Bug(finding)) => {
-            print(&finding, bytes);
-            if std::env::var_os(KEEP_GOING).is_none() {
-                finding::raise(&finding);
+        Ok(Verdict::Bug(finding)) => match saved {
+            Some(saved) => saved.borrow_mut().keep(&finding, bytes).unwrap_or_else(|error| give_up(&error)),
+            None => {
+                print(&finding, &bytes.0, Path::new(ARTIFACTS));
+                if std::env::var_os(KEEP_GOING).is_none() {
+                    finding::raise(&finding);
+                }
             }
-        }
+        },
         Ok(_) => {}
         Err(defect) => {
             eprintln!("{bytes:?}");
@@ -288,6 +368,9 @@ fn is_off(variable: &str) -> bool {
 
 /// Prints what the run has met, and finishes its files.
 pub fn summarize() {
+    if let Some(saved) = SAVED.get().and_then(|saved| saved.try_borrow().ok()) {
+        saved.end();
+    }
     if let Some(harness) = HARNESS.get().and_then(|harness| harness.try_borrow().ok()) {
         eprint!("\n{}", harness.summary());
     }
@@ -295,16 +378,34 @@ pub fn summarize() {
     merge::finish();
 }
 
-fn print(finding: &Finding, bytes: &Bytes) {
-    let name = input::digest(&bytes.0);
+fn print(finding: &Finding, bytes: &[u8], folder: &Path) {
+    let path = folder.join(format!("crash-{}", input::digest(bytes)));
+    let path = path.display();
     eprintln!("\n==== finding: {finding}");
-    eprintln!("replay:  cargo run --release -- run {ARTIFACTS}/crash-{name}");
-    eprintln!("    or:  scripts/fuzz {ARTIFACTS}/crash-{name}\n");
+    eprintln!("replay:  cargo run --release -- run {path}");
+    eprintln!("    or:  scripts/fuzz {path}\n");
+}
+
+/// libFuzzer's own fork mode stops its jobs when it ends, but not when it is killed.
+fn die_with_parent() {
+    // SAFETY: this option takes a signal, and no pointer. Where it is refused the job ends by its limit on time.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+    }
+}
+
+/// What a case may take before it counts as a hang.
+fn timeout_seconds() -> u32 {
+    if std::env::var_os(ISOLATE).is_some() { ISOLATED_TIMEOUT_SECONDS } else { TIMEOUT_SECONDS }
 }
 
 /// libFuzzer's arguments, with graphsmith's defaults for what the user does not give.
 pub fn arguments(given: Vec<String>) -> Vec<String> {
-    let mut defaults = vec![format!("-timeout={TIMEOUT_SECONDS}")];
+    if given.iter().any(|argument| argument.starts_with(JOB)) {
+        die_with_parent();
+    }
+    let mut defaults = vec![format!("-timeout={}", timeout_seconds())];
     if Path::new(DICTIONARY).is_file() {
         defaults.push(format!("-dict={DICTIONARY}"));
     }

@@ -105,6 +105,13 @@ pub enum Kind {
     NonDeterministic,
 }
 
+impl Kind {
+    /// Whether the process may not survive it.
+    pub fn ends_process(self) -> bool {
+        matches!(self, Kind::Crashed | Kind::TimedOut | Kind::OutOfMemory)
+    }
+}
+
 impl Difference {
     /// The output that differs, unless their number does.
     pub fn output(&self) -> Option<usize> {

@@ -6,7 +6,7 @@ use clock::CpuTime;
 use criterion::{Criterion, Throughput};
 use graphsmith::backend::{Failure, Level};
 use graphsmith::case::{self, Case, Generated};
-use graphsmith::harness::{Harness, Verdict};
+use graphsmith::harness::{self, Harness, Verdict};
 use graphsmith::input::{self, Input};
 use graphsmith::oracle::Expectation;
 use graphsmith::reference::{self, Precision};
@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 mod clock;
 mod growth;
+mod isolation;
 
 const INPUTS: usize = 256;
 const OPERATORS: usize = 10;
@@ -110,9 +111,11 @@ fn subjects(harness: &mut Harness) -> Vec<Subject> {
 
 fn main() -> ExitCode {
     let _no_grad = reference::init();
-    let mut harness = match Harness::new() {
-        Ok(harness) => harness,
+    let harnesses = isolation::harness().map_err(Into::into).and_then(|isolated| Ok((isolated, Harness::new()?)));
+    let (isolated, mut harness) = match harnesses {
+        Ok(harnesses) => harnesses,
         Err(error) => {
+            let error: harness::Error = error;
             eprintln!("the bench needs every backend of this build: {error}");
             return ExitCode::FAILURE;
         }
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         clock::row(name, &clock::times(&subjects, stage));
     }
     println!();
+    isolation::print(&harness.borrow(), &isolated, &subjects);
     growth::print();
     let mut criterion = Criterion::default().with_measurement(CpuTime).configure_from_args();
     let mut group = criterion.benchmark_group("ten operators");

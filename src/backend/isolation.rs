@@ -78,7 +78,7 @@ fn portable(file: &str) -> &str {
 }
 
 /// A message without the addresses of the process, which differ from run to run.
-fn without_addresses(message: &str) -> String {
+pub(super) fn without_addresses(message: &str) -> String {
     let mut parts = message.split("0x");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| {

@@ -121,12 +121,7 @@ struct Runtime {
 /// built, else the system's; a relative name is looked up beside the executable first. The first call decides for the
 /// whole process, whether it succeeds or not.
 pub fn open() -> Result<Box<dyn Backend>, Error> {
-    static RUNTIME: OnceLock<Result<Runtime, Error>> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| {
-        let path = library_path();
-        load(&path).map_err(|reason| unusable(path, reason))
-    });
-    let runtime = runtime.as_ref().map_err(Error::clone)?;
+    let runtime = runtime()?;
     let builder = |level, threads| {
         let builder = builder(&runtime.environment, level, threads);
         builder.map(RefCell::new).map_err(|error| unusable(library_path(), error.to_string()))
@@ -134,6 +129,15 @@ pub fn open() -> Result<Box<dyn Backend>, Error> {
     let (off, on) = (builder(GraphOptimizationLevel::Disable, 1)?, builder(GraphOptimizationLevel::All, 1)?);
     let threads = builder(GraphOptimizationLevel::All, THREADS)?;
     Ok(Box::new(Ort { version: &runtime.version, off, on, threads }))
+}
+
+fn runtime() -> Result<&'static Runtime, Error> {
+    static RUNTIME: OnceLock<Result<Runtime, Error>> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        let path = library_path();
+        load(&path).map_err(|reason| unusable(path, reason))
+    });
+    runtime.as_ref().map_err(Error::clone)
 }
 
 fn unusable(path: PathBuf, reason: String) -> Error {
@@ -403,7 +407,7 @@ mod tests {
 
     #[test]
     fn passes_are_those_of_the_library() {
-        let Ok(runtime) = load(&library_path()) else { return };
+        let Ok(runtime) = runtime() else { return };
         if runtime.version != "1.32.0" {
             return;
         }

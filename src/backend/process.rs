@@ -1,85 +1,88 @@
-//! A backend in a child process: what takes the process with it, or never comes back, is a [`Failure`] like any other.
+//! A backend in a forked process: what takes the process with it, never comes back or eats the memory is a [`Failure`] like
+//! any other.
 //!
-//! Frames go over a socket that is the child's standard input, since libraries may print to the other streams. A child
-//! that has ended is replaced before the next model is compiled.
+//! A child is forked when it is first needed, and again when it has ended. It shares the counters of coverage with its
+//! parent. Frames go over a socket; what libraries print on the way is kept, for the last words of one that dies.
+
+mod child;
 
 use super::{Backend, Failure, Level, Session, Setting};
+use crate::features::Histogram;
 use crate::tensor::TensorData;
 use bincode::config::{Configuration, standard};
 use bincode::error::{DecodeError, EncodeError};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::io::{self, BufReader, BufWriter, ErrorKind, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use child::{Answer, Compiled, How, Request};
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long a child may be silent: no model within the limits takes nearly as long.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a child that was told to go may take, in steps.
+const FAREWELL: Duration = Duration::from_millis(2);
+const FAREWELLS: usize = 50;
+/// Bytes of last words that are looked at.
+const LAST_WORDS: u64 = 1 << 16;
+/// How lines begin that say, the same on every machine, what a process dies of.
+const REASONS: [&str; 3] = ["terminate called", "thread ", "fatal runtime error"];
+/// What a line with a failed assertion has in it, as the C library and the C++ library write it.
+const ASSERTION: &str = "Assertion '";
 
-/// Makes a model of a backend's ready.
-#[derive(bincode::Encode, bincode::Decode)]
-enum How {
-    At(Level),
-    With(Setting),
-    Without(String),
+const CONFIGURATION: Configuration = standard();
+
+/// What one call of a backend may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    pub time: Duration,
+    /// Beyond what the process has when the backend begins.
+    pub memory_bytes: u64,
 }
 
-#[derive(bincode::Encode, bincode::Decode)]
-enum Request {
-    /// Compiles a model, which is later named by the number.
-    Compile {
-        number: u64,
-        onnx: Vec<u8>,
-        how: How,
-    },
-    Run {
-        number: u64,
-        inputs: Vec<TensorData>,
-    },
-    Drop {
-        number: u64,
-    },
+impl Limits {
+    /// No model within the bounds of `limits.rs` takes nearly as much.
+    pub const DEFAULT: Limits = Limits { time: Duration::from_secs(20), memory_bytes: 2 << 30 };
 }
-
-/// To [`Request::Compile`]; none where the backend has no such setting.
-type Compiled = Option<Result<(), Failure>>;
-/// To [`Request::Run`].
-type Answer = Result<Vec<TensorData>, Failure>;
 
 /// A backend whose work a child process does.
+///
+/// The backend must not have run anything in this process: its threads are not in the child.
 pub struct Isolated {
-    /// The same backend in this process, which is only asked about itself.
-    facts: Box<dyn Backend>,
-    command: Box<dyn Fn() -> io::Result<Command>>,
+    backend: Box<dyn Backend>,
+    limits: Limits,
     child: Rc<RefCell<Option<Running>>>,
-    numbers: RefCell<u64>,
+    numbers: Cell<u64>,
 }
 
 struct Running {
-    process: Child,
+    id: libc::pid_t,
     reader: BufReader<UnixStream>,
     writer: BufWriter<UnixStream>,
+    /// What the child prints.
+    printed: File,
 }
 
 impl Isolated {
-    /// `command` starts a process that calls [`serve`] for the same backend.
-    pub fn new(facts: Box<dyn Backend>, command: impl Fn() -> io::Result<Command> + 'static) -> Isolated {
-        Isolated { facts, command: Box::new(command), child: Rc::default(), numbers: RefCell::new(0) }
+    pub fn new(backend: Box<dyn Backend>, limits: Limits) -> Isolated {
+        Isolated { backend, limits, child: Rc::default(), numbers: Cell::new(0) }
     }
 
     fn start(&self) -> io::Result<Running> {
         let (ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(PATIENCE))?;
-        let mut command = (self.command)()?;
-        // What libraries print while they die is no news.
-        command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn()?;
-        Ok(Running { process, reader: BufReader::new(ours.try_clone()?), writer: BufWriter::new(ours) })
+        ours.set_read_timeout(Some(self.limits.time))?;
+        let printed = tempfile::tempfile()?;
+        let (reader, writer) = (BufReader::new(ours.try_clone()?), BufWriter::new(ours));
+        // SAFETY: takes no arguments. The child has this thread alone, which goes on in `child::main` with the backend;
+        // what other threads held is not touched there.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => child::main(self.backend.as_ref(), theirs, &printed, self.limits),
+            id => Ok(Running { id, reader, writer, printed }),
+        }
     }
 
     fn compile_how(&self, onnx: &[u8], how: How) -> Option<Result<Box<dyn Session>, Failure>> {
@@ -89,36 +92,33 @@ impl Isolated {
                 Err(error) => return Some(Err(Failure::Unsupported(format!("no child process: {error}")))),
             }
         }
-        let number = self.numbers.replace_with(|number| *number + 1);
+        let number = self.numbers.replace(self.numbers.get() + 1);
         let request = Request::Compile { number, onnx: onnx.to_vec(), how };
-        let compiled: Compiled = match ask(&self.child, &request) {
-            Ok(compiled) => compiled,
-            Err(failure) => Some(Err(failure)),
-        };
-        let session = || Box::new(Remote { number, child: self.child.clone() }) as Box<dyn Session>;
-        compiled.map(|result| result.map(|()| session()))
+        let compiled = ask::<Compiled>(&self.child, &request).unwrap_or_else(|failure| Some(Err(failure)));
+        let child = self.child.clone();
+        compiled.map(|result| result.map(|operators| Box::new(Remote { number, child, operators }) as Box<dyn Session>))
     }
 }
 
 impl Backend for Isolated {
     fn id(&self) -> &'static str {
-        self.facts.id()
+        self.backend.id()
     }
 
     fn version(&self) -> String {
-        self.facts.version()
+        self.backend.version()
     }
 
     fn library(&self) -> Option<PathBuf> {
-        self.facts.library()
+        self.backend.library()
     }
 
     fn integer_limit(&self) -> Option<i64> {
-        self.facts.integer_limit()
+        self.backend.integer_limit()
     }
 
     fn passes(&self) -> &'static [&'static str] {
-        self.facts.passes()
+        self.backend.passes()
     }
 
     fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
@@ -146,11 +146,16 @@ impl Drop for Isolated {
 struct Remote {
     number: u64,
     child: Rc<RefCell<Option<Running>>>,
+    operators: Option<Histogram>,
 }
 
 impl Session for Remote {
     fn run(&mut self, inputs: &[TensorData]) -> Answer {
         ask::<Answer>(&self.child, &Request::Run { number: self.number, inputs: inputs.to_vec() })?
+    }
+
+    fn operators(&self) -> Option<Histogram> {
+        self.operators.clone()
     }
 }
 
@@ -172,9 +177,10 @@ fn ask<A: bincode::Decode<()>>(child: &RefCell<Option<Running>>, request: &Reque
     let mut place = child.borrow_mut();
     let Some(running) = &mut *place else { return Err(no_answer()) };
     let answer = running.send(request).map_err(|_| false).and_then(|()| running.receive());
-    answer.map_err(|late| {
-        let status = place.take().and_then(Running::end);
-        if late { Failure::TimedOut } else { Failure::Crashed(describe(status)) }
+    answer.map_err(|late| match place.take().map(Running::end) {
+        _ if late => Failure::TimedOut,
+        Some((status, words)) => failure(status, &words),
+        None => no_answer(),
     })
 }
 
@@ -192,66 +198,179 @@ impl Running {
         })
     }
 
-    /// What the process ended by, if it has ended by itself.
-    fn end(mut self) -> Option<ExitStatus> {
-        // Closing the socket tells a child that lives to go.
-        drop((self.reader, self.writer));
-        for _ in 0..50 {
-            if let Ok(Some(status)) = self.process.try_wait() {
-                return Some(status);
+    /// What the process ended by, if it has ended by itself, and what it has printed last.
+    fn end(mut self) -> (Option<ExitStatus>, String) {
+        // Tells a child that lives to go. Closing would not: another child may hold the same socket.
+        let _ = self.writer.get_ref().shutdown(Shutdown::Both);
+        let status = self.wait();
+        (status, self.last_words().unwrap_or_default())
+    }
+
+    fn wait(&self) -> Option<ExitStatus> {
+        let mut status = 0;
+        for _ in 0..FAREWELLS {
+            // SAFETY: the child is this process's own, and is waited for once.
+            if unsafe { libc::waitpid(self.id, &mut status, libc::WNOHANG) } == self.id {
+                return Some(ExitStatus::from_raw(status));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(FAREWELL);
         }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        // SAFETY: as above; it has not been waited for, so that its number is nobody else's.
+        unsafe {
+            libc::kill(self.id, libc::SIGKILL);
+            libc::waitpid(self.id, &mut status, 0);
+        }
         None
     }
+
+    fn last_words(&mut self) -> io::Result<String> {
+        let length = self.printed.metadata()?.len();
+        self.printed.seek(io::SeekFrom::Start(length.saturating_sub(LAST_WORDS)))?;
+        let mut words = Vec::new();
+        (&self.printed).take(LAST_WORDS).read_to_end(&mut words)?;
+        Ok(String::from_utf8_lossy(&words).into_owned())
+    }
 }
 
-const CONFIGURATION: Configuration = standard();
-
-fn describe(status: Option<ExitStatus>) -> String {
-    match status.map(|status| (status.signal(), status.code())) {
+/// What a process died of that has ended by itself.
+fn failure(status: Option<ExitStatus>, words: &str) -> Failure {
+    if words.lines().any(is_allocation) {
+        return Failure::OutOfMemory;
+    }
+    let end = match status.map(|status| (status.signal(), status.code())) {
         Some((Some(signal), _)) => format!("the process was ended by signal {signal}"),
-        Some((_, Some(code))) => format!("the process has ended with exit code {code}"),
+        Some((_, Some(code))) => format!("the process was ended by exit code {code}"),
         _ => "the process has closed its connection".to_owned(),
-    }
+    };
+    Failure::Crashed(match words.lines().rev().find_map(reason) {
+        Some(reason) => format!("{end} ({reason})"),
+        None => end,
+    })
 }
 
-/// Does the work of an [`Isolated`] backend on the socket that is standard input, until that is closed.
-pub fn serve(backend: &dyn Backend) -> io::Result<()> {
-    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let (mut reader, mut writer) = (BufReader::new(socket.try_clone()?), BufWriter::new(socket));
-    let mut sessions: BTreeMap<u64, Box<dyn Session>> = BTreeMap::new();
-    while let Ok(request) = bincode::decode_from_std_read::<Request, _, _>(&mut reader, CONFIGURATION) {
-        let sent = match request {
-            Request::Compile { number, onnx, how } => {
-                let session = match how {
-                    How::At(level) => Some(backend.compile(&onnx, level)),
-                    How::With(setting) => backend.compile_with(&onnx, setting),
-                    How::Without(pass) => Some(backend.compile_without(&onnx, &pass)),
-                };
-                let compiled: Compiled = session.map(|session| {
-                    session.map(|session| {
-                        sessions.insert(number, session);
-                    })
-                });
-                bincode::encode_into_std_write(compiled, &mut writer, CONFIGURATION)
-            }
-            Request::Run { number, inputs } => {
-                let answer: Answer = match sessions.get_mut(&number) {
-                    Some(session) => session.run(&inputs),
-                    None => Err(no_answer()),
-                };
-                bincode::encode_into_std_write(answer, &mut writer, CONFIGURATION)
-            }
-            Request::Drop { number } => {
-                sessions.remove(&number);
-                continue;
-            }
-        };
-        sent.map_err(io::Error::other)?;
-        writer.flush()?;
+/// Whether a message says that memory is not to be had, as Rust, C++ and ONNX Runtime do.
+fn is_allocation(message: &str) -> bool {
+    let denied = ["std::bad_alloc", "bad allocation", "Failed to allocate memory"];
+    denied.iter().any(|part| message.contains(part))
+        || message.contains("memory allocation of ") && message.contains(" bytes failed")
+}
+
+/// The part of a line that says what the process dies of.
+fn reason(line: &str) -> Option<String> {
+    let told = match line.find(ASSERTION) {
+        // Before it are the name of the program and the path of the source on the builder's machine.
+        Some(start) => &line[start..],
+        None if REASONS.iter().any(|begin| line.starts_with(begin)) => line,
+        None => return None,
+    };
+    Some(super::isolation::without_addresses(told.trim_end_matches('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{isolate, whole};
+    use crate::dtype::DType;
+
+    /// Does with a model what its bytes say.
+    struct Actor;
+
+    struct Act(String);
+
+    impl Backend for Actor {
+        fn id(&self) -> &'static str {
+            "actor"
+        }
+
+        fn version(&self) -> String {
+            "1.0.0".to_owned()
+        }
+
+        fn compile(&self, onnx: &[u8], _: Level) -> Result<Box<dyn Session>, Failure> {
+            Ok(Box::new(Act(String::from_utf8(onnx.to_vec()).unwrap())))
+        }
     }
-    Ok(())
+
+    impl Session for Act {
+        fn run(&mut self, inputs: &[TensorData]) -> Answer {
+            match self.0.as_str() {
+                // SAFETY: ends the process.
+                "abort" => unsafe { libc::abort() },
+                "exit" => std::process::exit(3),
+                "terminate" => {
+                    let words = b"terminate called without an active exception\n";
+                    // SAFETY: the bytes are there; ends the process. What a test prints in Rust is kept by its harness.
+                    unsafe {
+                        libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len());
+                        libc::abort()
+                    }
+                }
+                "panic" => isolate(|| panic!("five")),
+                "hang" => loop {
+                    std::thread::sleep(Duration::from_secs(1));
+                },
+                "grow" => {
+                    let mut blocks: Vec<Vec<u8>> = Vec::new();
+                    loop {
+                        blocks.push(vec![1; 1 << 24]);
+                        std::hint::black_box(&blocks);
+                    }
+                }
+                "refuse" => Err(Failure::Refused("std::bad_alloc".to_owned())),
+                _ => Ok(inputs.to_vec()),
+            }
+        }
+
+        fn operators(&self) -> Option<Histogram> {
+            Some(Histogram::from([(self.0.clone(), 1)]))
+        }
+    }
+
+    fn limits() -> Limits {
+        Limits { time: Duration::from_millis(500), memory_bytes: 256 << 20 }
+    }
+
+    fn run(backend: &Isolated, act: &str) -> Answer {
+        let input = whole(DType::U8, vec![3], vec![1, 2, 3]).unwrap();
+        backend.compile(act.as_bytes(), Level::On)?.run(&[input])
+    }
+
+    #[test]
+    fn what_takes_the_process_with_it_is_a_failure_and_the_next_model_runs() {
+        let backend = Isolated::new(Box::new(Actor), limits());
+        let crashed = |message: &str| Err(Failure::Crashed(message.to_owned()));
+        for (act, expected) in [
+            ("abort", crashed("the process was ended by signal 6")),
+            ("exit", crashed("the process was ended by exit code 3")),
+            ("terminate", crashed("the process was ended by signal 6 (terminate called without an active exception)")),
+            ("hang", Err(Failure::TimedOut)),
+            ("grow", Err(Failure::OutOfMemory)),
+            ("refuse", Err(Failure::OutOfMemory)),
+        ] {
+            assert_eq!(run(&backend, act), expected, "{act}");
+            assert_eq!(run(&backend, "echo").unwrap()[0].bytes, [1, 2, 3], "after {act}");
+        }
+        assert!(matches!(run(&backend, "panic"), Err(Failure::Crashed(message)) if message.starts_with("five at ")));
+    }
+
+    #[test]
+    fn sessions_of_one_child_are_told_apart() {
+        let backend = Isolated::new(Box::new(Actor), limits());
+        let mut first = backend.compile(b"echo", Level::On).unwrap();
+        let second = backend.compile(b"abort", Level::Off).unwrap();
+        assert_eq!(first.operators(), Some(Histogram::from([("echo".to_owned(), 1)])));
+        drop(second);
+        assert_eq!(first.run(&[]), Ok(Vec::new()));
+        // The child that knew the model is gone.
+        run(&backend, "abort").unwrap_err();
+        assert!(matches!(first.run(&[]), Err(Failure::Protocol(_))));
+    }
+
+    #[test]
+    fn reasons_are_the_same_on_every_machine() {
+        let line = "python: /build/x.h:12: T& f(): Assertion '__n < this->size()' failed.";
+        assert_eq!(reason(line).unwrap(), "Assertion '__n < this->size()' failed");
+        assert_eq!(reason("2026-11-28 12:00:00 [E:onnxruntime] no"), None);
+        assert!(is_allocation("memory allocation of 16 bytes failed"));
+    }
 }

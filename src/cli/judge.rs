@@ -2,6 +2,7 @@
 
 use super::{Exit, Result, json, one_line, table};
 use graphsmith::backend::Failure;
+use graphsmith::backend::process::Limits;
 use graphsmith::case::Case;
 use graphsmith::finding::{Finding, symptom};
 use graphsmith::harness::{Harness, Part, Verdict};
@@ -21,9 +22,21 @@ pub struct Arguments {
     /// Report known issues as well
     #[arg(long)]
     pub no_known: bool,
+    /// Run backends in this process, for a debugger; by default each has a process of its own, which it may take with it
+    #[arg(long)]
+    in_process: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    pub fn harness(&self) -> Result<Harness> {
+        match self.in_process {
+            true => super::harness(&self.backend, self.no_known),
+            false => super::isolated_harness(&self.backend, self.no_known, Limits::DEFAULT),
+        }
+    }
 }
 
 /// The word on one file.

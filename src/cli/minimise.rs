@@ -57,7 +57,7 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
-    let mut harness = super::isolated_harness(&arguments.output.backend, arguments.output.no_known)?;
+    let mut harness = arguments.output.harness()?;
     match (&arguments.file, arguments.sample) {
         (_, Some(count)) => sample(&mut harness, arguments, count, out),
         (Some(file), None) => {

@@ -90,7 +90,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     };
     // Before the backends are opened: the mistake that is nearer to the user is told first.
     super::read_onnx(&arguments.model)?;
-    let mut harness = super::harness(&arguments.output.backend, arguments.output.no_known)?;
+    let mut harness = arguments.output.harness()?;
     let file = std::slice::from_ref(&arguments.model);
     judge::files(file, &arguments.output, out, |file| match &arguments.outputs {
         Some(outputs) => foreign(&harness, file, &options, outputs, arguments.runtime.as_deref()),

@@ -29,7 +29,7 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
-    let mut harness = super::harness(&arguments.output.backend, arguments.output.no_known)?;
+    let mut harness = arguments.output.harness()?;
     judge::files(&arguments.files, &arguments.output, out, |file| one(&mut harness, file))
 }
 

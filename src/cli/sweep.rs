@@ -1,6 +1,7 @@
 //! `graphsmith sweep`: random inputs without libFuzzer, past every finding.
 
-use super::{Error, Exit, Result, harness, progress, table};
+use super::{Error, Exit, Result, harness, isolated_harness, progress, table};
+use graphsmith::backend::process::Limits;
 use graphsmith::harness::Verdict;
 use graphsmith::stages::{self, Stage, Times};
 use graphsmith::{case, input};
@@ -44,11 +45,14 @@ pub struct Arguments {
     /// Report known issues as well
     #[arg(long)]
     no_known: bool,
-    /// Show the memory in use on the way
+    /// Give each backend a process of its own, which it may take with it
     #[arg(long)]
+    isolate: bool,
+    /// Show the memory in use on the way
+    #[arg(long, conflicts_with = "isolate")]
     memory: bool,
     /// Show what CPU time is spent on, and the slowest cases
-    #[arg(long)]
+    #[arg(long, conflicts_with = "isolate")]
     stages: bool,
 }
 
@@ -56,7 +60,10 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     if let Some(folder) = &arguments.save {
         fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
     }
-    let mut harness = harness(&arguments.backend, arguments.no_known)?;
+    let mut harness = match arguments.isolate {
+        true => isolated_harness(&arguments.backend, arguments.no_known, Limits::DEFAULT)?,
+        false => harness(&arguments.backend, arguments.no_known)?,
+    };
     let mut signatures: BTreeMap<String, u64> = BTreeMap::new();
     let mut defects = 0;
     let bar = progress(arguments.count, "cases");

@@ -1,7 +1,8 @@
 //! `graphsmith triage`: the artifacts of any number of runs, sorted into one report for each bug.
 
 use super::{Error, Exit, Result, progress, read};
-use child::{Limits, Worker};
+use child::Worker;
+use graphsmith::fuzz;
 use graphsmith::input::digest;
 use graphsmith::known::Known;
 use graphsmith::limits::MAX_INPUT_BYTES;
@@ -28,8 +29,8 @@ mod reproduce;
 mod state;
 pub mod worker;
 
-/// What libFuzzer calls the inputs that it saves.
-const ARTIFACTS: [&str; 5] = ["crash-", "timeout-", "oom-", "leak-", "slow-unit-"];
+/// What inputs are called that libFuzzer saves, and those that a fuzzer left that was killed.
+const ARTIFACTS: [&str; 6] = ["crash-", "timeout-", "oom-", "leak-", "slow-unit-", fuzz::RUNNING];
 /// How often the state is saved. What is lost with the process is judged again.
 const SAVED_EVERY: Duration = Duration::from_secs(2);
 /// The page of all reports.
@@ -46,8 +47,8 @@ Examples:
   graphsmith triage fuzz/artifacts --out findings
   graphsmith triage run1 run2 --out findings --releases
 
-Takes files named crash-*, timeout-*, oom-*, leak-* and slow-unit-* in the folders and below, and any file that is named
-itself. Each is judged in a child process that a backend may take with it. Files with one signature are one bug:
+Takes files named crash-*, timeout-*, oom-*, leak-*, slow-unit-* and running-* in the folders and below, and any file that
+is named itself. Each is judged in child processes that a backend may take with it. Files with one signature are one bug:
 the least that one of the smallest comes down to becomes a report folder, whose script or program is run. What does not
 show again when its report is to be written is kept in OUT/fickle. OUT/index.html lists all.
 
@@ -64,12 +65,6 @@ pub struct Arguments {
     /// Files that are judged at the same time [default: one for each core]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
-    /// Seconds that one call of a backend may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    timeout: u64,
-    /// MiB that judging one file may take
-    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(256..))]
-    memory: u64,
     /// The Python with onnx, numpy and onnxruntime that runs the scripts [default: that of scripts/setup, python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
@@ -133,7 +128,10 @@ fn below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         // A link to a folder above would never end.
         if path.is_dir() && !path.is_symlink() {
             below(&path, files)?;
-        } else if path.is_file() && ARTIFACTS.iter().any(|artifact| name.starts_with(artifact)) {
+        } else if path.is_file()
+            && ARTIFACTS.iter().any(|artifact| name.starts_with(artifact))
+            && !fuzz::is_at_hand(&name)
+        {
             files.push(path);
         }
     }
@@ -169,19 +167,15 @@ struct Triage<'a> {
 }
 
 impl Triage<'_> {
-    fn limits(&self) -> Limits {
-        Limits { time: Duration::from_secs(self.arguments.timeout), memory_bytes: self.arguments.memory << 20 }
-    }
-
     /// What judges: with other versions or another list of known issues every input is judged anew.
     fn judge(&self) -> Result<Vec<String>> {
-        let mut worker = Worker::new(&self.arguments.worker, self.limits());
+        let mut worker = Worker::new(&self.arguments.worker);
         worker.start()?;
         let mut judge = vec![format!("graphsmith {}", env!("CARGO_PKG_VERSION"))];
         judge.extend(worker.backends.iter().map(|(backend, version)| format!("{backend} {version}")));
         let known = if self.arguments.worker.no_known { "none".to_owned() } else { digest(Known::TEXT.as_bytes()) };
         judge.push(format!("known issues {known}"));
-        judge.push(format!("limits {} s, {} MiB", self.arguments.timeout, self.arguments.memory));
+        judge.push(format!("limits {} s, {} MiB", self.arguments.worker.timeout, self.arguments.worker.memory));
         Ok(judge)
     }
 
@@ -200,7 +194,7 @@ impl Triage<'_> {
             for _ in 0..jobs {
                 let (sender, queue, work) = (sender.clone(), &queue, &work);
                 scope.spawn(move || {
-                    let mut worker = Worker::new(&self.arguments.worker, self.limits());
+                    let mut worker = Worker::new(&self.arguments.worker);
                     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                     while let Some(item) = next() {
                         let result = work(&mut worker, item);
@@ -222,9 +216,9 @@ impl Triage<'_> {
         let bar = progress(new.len() as u64, "files");
         let mut saved = Instant::now();
         let work = |worker: &mut Worker, new: New| {
-            let job = Job { file: new.file.clone(), lost: Vec::new(), report: None };
-            let (word, lost) = worker.judge(job)?;
-            Ok((new.digest, Entry { file: new.file, bytes: new.bytes, seen: new.seen, word, lost }))
+            let job = Job { file: new.file.clone(), report: None };
+            let word = worker.judge(&job)?;
+            Ok((new.digest, Entry { file: new.file, bytes: new.bytes, seen: new.seen, word }))
         };
         self.each(new, work, |(digest, entry): (String, Entry)| {
             state.inputs.insert(digest, entry);
@@ -290,11 +284,10 @@ impl Triage<'_> {
             return None;
         }
         let Word::Finding(found) = &entry.word else { return None };
-        let job = |entry: &Entry| Job { file: entry.file.clone(), lost: entry.lost.clone(), report: None };
         Some(Wanted {
             signature: signature.to_owned(),
             seen: (**found).clone(),
-            candidates: bucket.candidates.iter().map(|(digest, entry)| ((*digest).to_owned(), job(entry))).collect(),
+            candidates: bucket.candidates.iter().map(|(it, entry)| ((*it).to_owned(), entry.file.clone())).collect(),
         })
     }
 
@@ -346,17 +339,17 @@ impl Triage<'_> {
     /// Minimises the candidates and writes the report of what is least, under another name until it is whole; runs its
     /// script.
     fn report(&self, worker: &mut Worker, wanted: &Wanted, runners: &Runners, bar: &ProgressBar) -> Result<Told> {
-        let mut least: Option<(PathBuf, Job, Found)> = None;
+        let mut least: Option<(PathBuf, &Path, Found)> = None;
         let mut then = String::new();
-        for (input, job) in &wanted.candidates {
+        for (input, file) in &wanted.candidates {
             let partial = self
                 .arguments
                 .out
                 .join(format!(".{}{PARTIAL}", digest(format!("{} {input}", wanted.signature).as_bytes())));
-            match write(worker, wanted, job, &partial, true)? {
+            match write(worker, wanted, file, &partial, true)? {
                 Ok(found) if least.as_ref().is_none_or(|(_, _, least)| found.operators < least.operators) => {
                     let enough = found.operators == 1;
-                    if let Some((old, ..)) = least.replace((partial, job.clone(), *found)) {
+                    if let Some((old, ..)) = least.replace((partial, file, *found)) {
                         remove(&old)?;
                     }
                     if enough {
@@ -370,12 +363,12 @@ impl Triage<'_> {
                 }
             }
         }
-        let Some((partial, job, mut found)) = least else { return self.fickle(wanted, then) };
+        let Some((partial, file, mut found)) = least else { return self.fickle(wanted, then) };
         let failed = |source| Error::Write { path: partial.clone(), source };
         let mut ran = runners.run(&partial, &found, bar).map_err(failed)?;
         // What needs the very bytes of the model is shown by the second script.
         if matches!(ran, Ran::ShowsNot(_)) && partial.join(reproduce::SCRIPT).exists() {
-            match write(worker, wanted, &job, &partial, false)? {
+            match write(worker, wanted, file, &partial, false)? {
                 Ok(again) => found = *again,
                 Err(then) => {
                     remove(&partial)?;
@@ -403,10 +396,10 @@ impl Triage<'_> {
             "# {}\n\nMet once, and not again when it was to be minimised.\n\n- Seen: {} {}, optimisations {}: {}\n- Then: {then}\n",
             seen.title, seen.backend, seen.version, seen.level, seen.symptom
         );
-        for (input, job) in &wanted.candidates {
+        for (input, file) in &wanted.candidates {
             let name = format!("{}-{input}", report::INPUT);
-            fs::copy(&job.file, path.join(&name)).map_err(failed)?;
-            text += &format!("- Input: `graphsmith run {name}`, was {}\n", job.file.display());
+            fs::copy(file, path.join(&name)).map_err(failed)?;
+            text += &format!("- Input: `graphsmith run {name}`, was {}\n", file.display());
         }
         fs::write(path.join(report::README), text).map_err(failed)?;
         let tried = wanted.candidates.iter().map(|(input, _)| input.clone()).collect();
@@ -420,7 +413,7 @@ struct Wanted {
     /// What the smallest input has shown.
     seen: Found,
     /// Its smallest inputs, by digest.
-    candidates: Vec<(String, Job)>,
+    candidates: Vec<(String, PathBuf)>,
 }
 
 /// What came of it.
@@ -433,14 +426,14 @@ enum Told {
 fn write(
     worker: &mut Worker,
     wanted: &Wanted,
-    job: &Job,
+    file: &Path,
     folder: &Path,
     inline: bool,
 ) -> Result<std::result::Result<Box<Found>, String>> {
     remove(folder)?;
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
-    let job = Job { report: Some((folder.to_owned(), inline)), ..job.clone() };
-    Ok(match worker.judge(job)?.0 {
+    let job = Job { file: file.to_owned(), report: Some((folder.to_owned(), inline)) };
+    Ok(match worker.judge(&job)? {
         Word::Finding(found) if found.bucket == wanted.signature => Ok(found),
         Word::Finding(found) => Err(format!("another finding, {}", found.bucket)),
         Word::Agree => Err("all answers agree".to_owned()),

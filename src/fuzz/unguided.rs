@@ -1,7 +1,7 @@
 //! Runs of the fuzz target without libFuzzer, for comparisons under the same meter: of random inputs, which nothing steers, and of
 //! models that another tool has made.
 
-use super::{Bytes, HARNESS, TIMEOUT_SECONDS, count, end_of_case, init, meter, test};
+use super::{Bytes, HARNESS, count, end_of_case, init, meter, test, timeout_seconds};
 use crate::backend::isolate;
 use crate::features;
 use crate::harness::Harness;
@@ -67,7 +67,7 @@ fn blind(seed: u64, arguments: &[String]) {
 fn one(case: impl FnOnce()) {
     meter::clear();
     // SAFETY: there is no handler that could be called.
-    unsafe { libc::alarm(TIMEOUT_SECONDS) };
+    unsafe { libc::alarm(timeout_seconds()) };
     case();
 }
 

@@ -31,7 +31,7 @@ fn lines(report: &Report, model: &[String]) -> Vec<String> {
     if is_bf16(report.output().1.dtype) && judges_values(finding.kind) {
         body.extend(widened(&report.output().1.name));
     }
-    let fatal = is_fatal(finding.kind);
+    let fatal = finding.kind.ends_process();
     let session = session(report);
     match finding.kind {
         Kind::Refused => {
@@ -92,11 +92,6 @@ fn what(kind: Kind) -> &'static str {
         Kind::Protocol => "an output that is no tensor",
         Kind::NonDeterministic => "two runs on the same inputs differ",
     }
-}
-
-/// Whether the process may not survive it.
-fn is_fatal(kind: Kind) -> bool {
-    matches!(kind, Kind::Crashed | Kind::TimedOut | Kind::OutOfMemory)
 }
 
 fn judges_values(kind: Kind) -> bool {

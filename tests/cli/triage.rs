@@ -169,7 +169,7 @@ fn a_backend_that_dies_is_a_finding() {
     let words = judged(&out);
     assert_eq!(words.len(), files.len());
     assert!(words.values().all(|word| !word.contains("defect")), "{words:#?}");
-    assert!(words.values().any(|word| word.contains("the process ended with")), "{words:#?}");
+    assert!(words.values().any(|word| word.contains("the process was ended by")), "{words:#?}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Child processes with limits on time and memory.
 
-use super::worker::{self, Death, Job, Line, Lost, Step, Word};
+use super::worker::{self, Job, Line, Word};
 use super::{Error, Result};
+use graphsmith::backend::process::Limits;
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -14,22 +15,14 @@ use std::time::{Duration, Instant};
 
 /// How often a child's memory and time are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// Steps of one file that may be lost; a model has a few dozen in all.
-const MOST_LOST: usize = 64;
+/// How often a backend may use up its time before a child gives a sign of life: more than the forms, backends and levels of
+/// a case.
+const MOST_CALLS: u32 = 60;
 const PAGE_BYTES: u64 = 4096;
-
-/// What a child may use.
-#[derive(Clone, Copy)]
-pub struct Limits {
-    /// For one call of a backend, or between two of them.
-    pub time: Duration,
-    pub memory_bytes: u64,
-}
 
 /// A child of `graphsmith triage` that is started when there is something to do, and again when it has died.
 pub struct Worker<'a> {
     pub arguments: &'a worker::Arguments,
-    pub limits: Limits,
     running: Option<Running>,
     /// Its backends with their versions, once it has told them.
     pub backends: Vec<(String, String)>,
@@ -46,12 +39,13 @@ struct Running {
 /// What came of one attempt at a file.
 enum Attempt {
     Word(Word),
-    Died { step: Option<Step>, death: Death },
+    /// The child has ended, or was, and how.
+    Died(String),
 }
 
 impl<'a> Worker<'a> {
-    pub fn new(arguments: &'a worker::Arguments, limits: Limits) -> Worker<'a> {
-        Worker { arguments, limits, running: None, backends: Vec::new() }
+    pub fn new(arguments: &'a worker::Arguments) -> Worker<'a> {
+        Worker { arguments, running: None, backends: Vec::new() }
     }
 
     /// Starts the child, if there is none, and waits until it is ready.
@@ -60,7 +54,7 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let (mut running, errors) = spawn(self.arguments)?;
-        match running.lines.recv_timeout(self.limits.time.max(Duration::from_secs(60))) {
+        match running.lines.recv_timeout(self.patience()) {
             Ok(Line::Ready(backends)) => self.backends = backends,
             _ => {
                 let _ = running.child.kill();
@@ -74,48 +68,39 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// The word on a file, and the steps that it takes no child to survive. A death counts where it comes again in a new
-    /// child that has judged nothing else.
-    pub fn judge(&mut self, mut job: Job) -> Result<(Word, Vec<Lost>)> {
+    /// The word on a file. Backends may die in processes of their own; a child that dies itself is a defect, where that
+    /// comes again in a new one that has judged nothing else.
+    pub fn judge(&mut self, job: &Job) -> Result<Word> {
         loop {
             self.start()?;
             let fresh = self.running.as_ref().is_some_and(|running| running.fresh);
-            match self.attempt(&job)? {
-                Attempt::Word(word) => return Ok((word, job.lost)),
-                Attempt::Died { .. } if !fresh => {}
-                Attempt::Died { step: Some(step), death } if job.lost.len() < MOST_LOST => {
-                    job.lost.push(Lost { step, death });
+            match self.attempt(job)? {
+                Attempt::Word(word) => return Ok(word),
+                Attempt::Died(how) if fresh => {
+                    return Ok(Word::Defect(format!("outside of the backends: {how}")));
                 }
-                Attempt::Died { death, .. } => {
-                    let how = match death {
-                        Death::Crashed(how) => how,
-                        Death::TimedOut => "it took too long".to_owned(),
-                        Death::OutOfMemory => "it took too much memory".to_owned(),
-                    };
-                    return Ok((Word::Defect(format!("outside of the backends: {how}")), job.lost));
-                }
+                Attempt::Died(_) => {}
             }
         }
     }
 
     fn attempt(&mut self, job: &Job) -> Result<Attempt> {
+        let limits = self.arguments.limits();
+        let patience = self.patience();
         let running = self.running.as_mut().expect("it was started");
         running.fresh = false;
-        let mut step = None;
         let mut since = Instant::now();
         // That it has died meanwhile is seen below.
         let _ = serde_json::to_string(job).map_err(io::Error::from).and_then(|line| writeln!(running.stdin, "{line}"));
         let death = loop {
             match running.lines.recv_timeout(TICK) {
                 Ok(Line::Word(word)) => return Ok(Attempt::Word(word)),
-                Ok(Line::Step(entered)) => (step, since) = (Some(entered), Instant::now()),
-                Ok(Line::Back) => (step, since) = (None, Instant::now()),
-                Ok(Line::Ready(_)) => {}
+                Ok(Line::Alive | Line::Ready(_)) => since = Instant::now(),
                 Err(RecvTimeoutError::Disconnected) => break None,
-                Err(RecvTimeoutError::Timeout) if since.elapsed() > self.limits.time => break Some(Death::TimedOut),
+                Err(RecvTimeoutError::Timeout) if since.elapsed() > patience => break Some("it took too long"),
                 Err(RecvTimeoutError::Timeout) => {
-                    if resident_bytes(running.child.id()) > self.limits.memory_bytes {
-                        break Some(Death::OutOfMemory);
+                    if resident_bytes(running.child.id()) > limits.memory_bytes {
+                        break Some("it took too much memory");
                     }
                 }
             }
@@ -123,8 +108,11 @@ impl<'a> Worker<'a> {
         let mut running = self.running.take().expect("it was started");
         let _ = running.child.kill();
         let status = running.child.wait().map_err(child_failed)?;
-        let death = death.unwrap_or_else(|| Death::Crashed(describe(status)));
-        Ok(Attempt::Died { step, death })
+        Ok(Attempt::Died(death.map_or_else(|| describe(status), str::to_owned)))
+    }
+
+    fn patience(&self) -> Duration {
+        self.arguments.limits().time * MOST_CALLS
     }
 }
 
@@ -147,6 +135,7 @@ fn spawn(arguments: &worker::Arguments) -> Result<(Running, tempfile::NamedTempF
     let mut command = Command::new(env::current_exe().map_err(child_failed)?);
     command.arg("triage-worker").args(arguments.backend.iter().flat_map(|id| ["--backend", id]));
     command.args(arguments.no_known.then_some("--no-known"));
+    command.args([format!("--timeout={}", arguments.timeout), format!("--memory={}", arguments.memory)]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command.stderr(errors.reopen().map_err(child_failed)?);
     let mut child = command.spawn().map_err(child_failed)?;

@@ -1,10 +1,11 @@
 //! Builds and runs the programs of reports on backends in Rust. There is one package for each backend, so that its crates
 //! are built once.
 
-use super::child::{self, Limits};
+use super::child;
 use super::reproduce::{LIMITS, LOG, PROGRAM, ran};
 use super::state::Ran;
 use super::worker::Found;
+use graphsmith::backend::process::Limits;
 use indicatif::ProgressBar;
 use std::fs::{self, File};
 use std::io;

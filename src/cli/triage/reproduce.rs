@@ -1,9 +1,10 @@
 //! Runs the scripts and programs of reports.
 
-use super::child::{self, Limits, describe};
+use super::child::{self, describe};
 use super::program::Programs;
 use super::state::Ran;
 use super::worker::Found;
+use graphsmith::backend::process::Limits;
 use graphsmith::oracle::Kind;
 use indicatif::ProgressBar;
 use std::fs;

@@ -1,6 +1,6 @@
 //! What triage knows from earlier runs, kept in one file that is whole at every moment.
 
-use super::worker::{Found, Lost, Word};
+use super::worker::{Found, Word};
 use super::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,7 +33,6 @@ pub struct Entry {
     /// When the file was last changed, in seconds since 1970.
     pub seen: u64,
     pub word: Word,
-    pub lost: Vec<Lost>,
 }
 
 /// A finding that was met, and not met again when its report was to be written.
@@ -208,7 +207,7 @@ mod tests {
             symptom: String::new(),
             context: None,
         };
-        Entry { file: PathBuf::new(), bytes, seen, word: Word::Finding(Box::new(found)), lost: Vec::new() }
+        Entry { file: PathBuf::new(), bytes, seen, word: Word::Finding(Box::new(found)) }
     }
 
     #[test]
