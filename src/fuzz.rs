@@ -102,8 +102,8 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// Registers the counters and opens the backends. Ends the process with one sentence when one is missing. To be called once, after libFuzzer has
-/// installed its panic hook.
+/// Registers the counters and opens the backends. Ends the process with one sentence when one is missing. To be called
+/// once, after libFuzzer has installed its panic hook.
 pub fn init(register: Register) {
     backend::install_panic_hook();
     register_features(register);

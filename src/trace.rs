@@ -3,7 +3,8 @@
 //! itself (coverage-guided tracing).
 //!
 //! What has been met costs nothing any more, so a run is as fast as without. Only new blocks count: that is what a fuzzer
-//! asks for. Whoever asks which blocks one run meets puts the breakpoints back before it ([`rearm`]). Either way the counters are in memory that processes forked from this one share: what a library does in a
+//! asks for. Whoever asks which blocks one run meets puts the breakpoints back before it ([`rearm`]). Either way the
+//! counters are in memory that processes forked from this one share: what a library does in a
 //! child is seen here. Linux on x86-64 only; elsewhere [`start`] says so.
 
 use std::path::{Path, PathBuf};

@@ -334,7 +334,7 @@ mod tests {
         let spent = first.now.cpu_seconds;
         let mut meter = Meter::new(Some(file.clone()), Some(Duration::ZERO), watched(), first);
         counters[3].store(0, Relaxed);
-        [4, 9].map(|index| counters[index].store(1, Relaxed));
+        [4, 9].iter().for_each(|&index: &usize| counters[index].store(1, Relaxed));
         assert!(meter.end_of_case(), "the limit is reached");
         meter.write(true);
         let second = read();
