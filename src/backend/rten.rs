@@ -9,6 +9,7 @@ use crate::tensor::{Element, TensorData};
 use prost::Message;
 use rten::{Model, ModelOptions, RunOptions, ShapeInferenceMode, ThreadPool, Value};
 use rten_tensor::{Layout, Tensor};
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 pub const ID: &str = "rten";
@@ -18,9 +19,12 @@ pub const ID: &str = "rten";
 struct Rten {
     off: ModelOptions,
     on: ModelOptions,
-    one_thread: Arc<ThreadPool>,
-    threads: Arc<ThreadPool>,
+    one_thread: Pool,
+    threads: Pool,
 }
+
+/// Made by the process that runs models: threads are not in a forked one.
+type Pool = LazyCell<Arc<ThreadPool>>;
 
 /// Threads of [`Setting::Threads`].
 const THREADS: usize = 3;
@@ -30,8 +34,12 @@ pub fn open() -> Result<Box<dyn Backend>, Error> {
     off.enable_optimization(false).shape_inference(ShapeInferenceMode::Off);
     let mut on = ModelOptions::with_all_ops();
     on.enable_optimization(true).prepack_weights(true);
-    let pool = |threads| Arc::new(ThreadPool::with_num_threads(threads));
-    Ok(Box::new(Rten { off, on, one_thread: pool(1), threads: pool(THREADS) }))
+    Ok(Box::new(Rten {
+        off,
+        on,
+        one_thread: LazyCell::new(|| Arc::new(ThreadPool::with_num_threads(1))),
+        threads: LazyCell::new(|| Arc::new(ThreadPool::with_num_threads(THREADS))),
+    }))
 }
 
 impl Backend for Rten {
