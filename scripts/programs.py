@@ -1,28 +1,69 @@
-"""The programs that scripts/campaign and scripts/compare-tmin run: those that are named, or else those of this checkout."""
+"""The programs that scripts run: those that are named, or else those of this checkout."""
 
+import ctypes
 import os
+import signal
 import subprocess
 from pathlib import Path
 
+import onnx_package
 from onnx_package import ROOT, Problem
 
 FUZZER = ROOT / "target/fuzz-fast/x86_64-unknown-linux-gnu/release/graph_diff"
+PARENT_DIES = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+
+
+def add_fuzzer(parser) -> None:
+    parser.add_argument("--fuzzer", type=Path, help="a fuzz target that is built already")
 
 
 def add_options(parser) -> None:
-    parser.add_argument("--fuzzer", type=Path, help="a fuzz target that is built already")
+    add_fuzzer(parser)
     parser.add_argument("--graphsmith", type=Path, help="a graphsmith that is built already")
 
 
-def ready(arguments):
-    """The paths of the fuzz target and of graphsmith, built where they are not named."""
-    for named in filter(None, (arguments.fuzzer, arguments.graphsmith)):
-        if not os.access(named, os.X_OK) or named.is_dir():
-            raise Problem(f"{named} is no program")
-    if arguments.fuzzer is None and subprocess.run([str(ROOT / "scripts/fuzz"), "--build"]).returncode:
+def fuzz_target(named: Path | None) -> Path:
+    """The fuzz target as scripts/fuzz builds it, where none is named."""
+    if named is None and subprocess.run([str(ROOT / "scripts/fuzz"), "--build"], stdin=subprocess.DEVNULL).returncode:
         raise Problem("the fuzz target does not build, for the reason above")
+    return program(named or FUZZER)
+
+
+def graphsmith(named: Path | None) -> Path:
     cargo = ["cargo", "build", "--quiet", "--release", "--bin", "graphsmith"]
-    if arguments.graphsmith is None and subprocess.run(cargo, cwd=ROOT).returncode:
+    if named is None and subprocess.run(cargo, cwd=ROOT).returncode:
         raise Problem("graphsmith does not build, for the reason above")
-    target = ROOT / (os.environ.get("CARGO_TARGET_DIR") or "target")
-    return (arguments.fuzzer or FUZZER).resolve(), (arguments.graphsmith or target / "release/graphsmith").resolve()
+    return program(named or ROOT / (os.environ.get("CARGO_TARGET_DIR") or "target") / "release/graphsmith")
+
+
+def program(path: Path) -> Path:
+    if not os.access(path, os.X_OK) or path.is_dir():
+        raise Problem(f"{path} is no program")
+    return path.resolve()
+
+
+def environment(**more: str) -> dict:
+    """Of this process, with ONNX Runtime for a fuzz target that is started without cargo."""
+    library = onnx_package.NATIVE / "onnxruntime" / "libonnxruntime.so"
+    return {"ORT_DYLIB_PATH": str(library), **os.environ, **more}
+
+
+def start(command: list, log, **more: str) -> subprocess.Popen:
+    """A process that ends with this one and says what it has to say to `log`."""
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(**more), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        preexec_fn=die_with_parent, start_new_session=True,
+    )  # fmt: skip
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Ends it with those that it has started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGKILL)

@@ -18,7 +18,8 @@ pub const COUNT: usize = 1 << 16;
 /// What is counted, each in its part of the table. Forms and pairs have a counter each, as long as there are fewer than 181
 /// operators; attributes and rules share theirs by hash.
 const FORMS: Range<usize> = 0..1 << 14;
-const PAIRS: Range<usize> = 1 << 14..3 << 14;
+/// Ordered pairs of operators, of which one takes what the other gives.
+pub const PAIRS: Range<usize> = 1 << 14..3 << 14;
 const ATTRIBUTES: Range<usize> = 3 << 14..(3 << 14) + (1 << 13);
 const RULES: Range<usize> = (3 << 14) + (1 << 13)..COUNT - 256;
 const VERDICTS: Range<usize> = COUNT - 256..COUNT;
@@ -118,7 +119,7 @@ pub fn of_model(model: &Model) -> BTreeSet<usize> {
         let name = node.spec.name;
         found.insert(form(model, node));
         for from in node.operands.iter().flatten().filter_map(|&operand| producer[operand]) {
-            found.insert(at(&PAIRS, number(from) * (NUMBERS.len() as u64 + 1) + number(name)));
+            found.insert(pair(from, name));
         }
         node.outputs.iter().for_each(|&output| producer[output] = Some(name));
         for (attribute, value) in &node.attributes {
@@ -129,6 +130,11 @@ pub fn of_model(model: &Model) -> BTreeSet<usize> {
         }
     }
     found
+}
+
+/// The counter of an operator that takes what another one gives.
+pub fn pair(from: &str, to: &str) -> usize {
+    at(&PAIRS, number(from) * (NUMBERS.len() as u64 + 1) + number(to))
 }
 
 /// The counter of an operator with the element type and rank of its first operand, or of its output if it has none.

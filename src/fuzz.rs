@@ -1,8 +1,12 @@
 //! What the fuzz target calls. Only here does a finding become a panic.
 
+mod merge;
+mod meter;
 mod saved;
+mod unguided;
 
 pub use saved::{RUNNING, is_at_hand};
+pub use unguided::run as unguided;
 
 use crate::backend::Level;
 use crate::backend::process::{Isolated, Limits};
@@ -14,11 +18,13 @@ use crate::harness::{Harness, Target, Verdict};
 use crate::input::{self, Input, Record};
 use crate::known::{self, Known};
 use crate::mutate::{self, ByteMutator};
-use crate::trace::{self, Coverage, Tracing};
+use crate::trace::{self, Coverage, Grain, Tracing};
 use crate::{backend, ops, reference};
 use arbitrary::{Arbitrary, Unstructured};
+use meter::Watched;
 use saved::Saved;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -104,22 +110,37 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// Registers the counters and opens the backends. Ends the process with one sentence when one is missing. To be called once, after libFuzzer has
-/// installed its panic hook.
+/// Registers the counters and opens the backends. Ends the process with one sentence when one is missing. To be called
+/// once, after libFuzzer has installed its panic hook.
 pub fn init(register: Register) {
     backend::install_panic_hook();
     register_features(register);
+    let merging = merge::is_inner(std::env::args());
+    let (mut counters, mut watched): (Vec<&'static [AtomicU8]>, _) = (vec![&COUNTERS], Vec::new());
     // On platforms where they are not found they count as well.
-    if let Ok(Some(counters)) = trace::program() {
-        eprintln!("graphsmith: {} counters in the Rust backends and the fuzz target itself", counters.len());
+    if let Ok(Some(program)) = trace::program() {
+        eprintln!("graphsmith: {} counters in the Rust backends and the fuzz target itself", program.len());
+        counters.push(program);
+        if meter::is_wanted() {
+            watched.push(Watched::program(program));
+        }
     }
     // Never dropped: nothing in this process outside the search wants gradients.
     std::mem::forget(reference::init());
-    let opened = || -> Result<Harness, Error> {
+    let grain = if merging { Grain::Exact } else { Grain::Shared };
+    let mut opened = || -> Result<Harness, Error> {
         let known = if is_off(KNOWN) { Known::default() } else { Known::built_in()? };
         let mut harness = Harness::with(backend::all()?, known);
-        harness.targets.iter().for_each(|target| trace(target, register));
-        isolate(&mut harness)?;
+        for coverage in harness.targets.iter().filter_map(|target| trace(target, register, grain)) {
+            match coverage {
+                Coverage::Instrumented(library) => {
+                    counters.push(library);
+                    watched.push(Watched::library(library));
+                }
+                Coverage::Traced(tracing) => counters.push(tracing.counters),
+            }
+        }
+        isolate(&mut harness, merging)?;
         if let Some(folder) = std::env::var_os(SAVE) {
             SAVED.set(Some(Box::leak(Box::new(RefCell::new(Saved::new(PathBuf::from(folder))?)))));
         }
@@ -129,6 +150,10 @@ pub fn init(register: Register) {
         Ok(harness) => HARNESS.set(Some(Box::leak(Box::new(RefCell::new(harness))))),
         Err(error) => give_up(&error),
     }
+    if merging {
+        merge::start(counters);
+    }
+    meter::start(watched);
 }
 
 /// Why a run cannot begin or go on.
@@ -150,7 +175,7 @@ fn give_up(error: &Error) -> ! {
 }
 
 /// Gives the backends that [`ISOLATE`] names processes of their own. After they are traced, so that the children are as well.
-fn isolate(harness: &mut Harness) -> Result<(), Error> {
+fn isolate(harness: &mut Harness, merging: bool) -> Result<(), Error> {
     let named = std::env::var(ISOLATE).unwrap_or_default();
     let named: Vec<&str> = named.split(',').filter(|id| !id.is_empty() && *id != "off").collect();
     let target = |id: &str| harness.targets.iter().any(|target| target.backend.id() == id);
@@ -158,6 +183,12 @@ fn isolate(harness: &mut Harness) -> Result<(), Error> {
         return Err(Error::NoBackend((*unknown).to_owned()));
     }
     if named.is_empty() {
+        return Ok(());
+    }
+    if merging {
+        eprintln!(
+            "graphsmith: {ISOLATE} is left out: a merge puts breakpoints back, which it can in its own process only"
+        );
         return Ok(());
     }
     // SAFETY: no handler. In a fuzz target nobody else has done it, and a write to a child that has died must fail.
@@ -193,32 +224,46 @@ fn places(addresses: impl Iterator<Item = usize>) -> &'static [[usize; 2]] {
 }
 
 /// Traces the library of a backend, if it has one without counters of its own.
-fn trace(target: &Target, register: Register) {
-    let Some(library) = target.backend.library() else { return };
+fn trace(target: &Target, register: Register, grain: Grain) -> Option<Coverage> {
+    let library = target.backend.library()?;
     let name = library.display();
-    if is_off(TRACE) {
+    let off = is_off(TRACE);
+    if off {
         eprintln!("graphsmith: tracing of {name} is off");
-        return;
+        if !meter::is_wanted() {
+            return None;
+        }
     }
     let plans = Path::new(PLANS);
     let plans = plans.parent().is_some_and(Path::is_dir).then_some(plans);
-    match trace::start(&library, plans) {
-        Ok(Coverage::Instrumented(counters)) => {
-            warm_up(target);
-            eprintln!(
-                "graphsmith: {name} is instrumented: {} counters of its own, so it is not traced",
-                counters.len()
-            );
+    let coverage = match trace::start(&library, plans, grain) {
+        Ok(coverage) => coverage,
+        Err(error) => {
+            eprintln!("graphsmith: tracing is off: {error}");
+            return None;
         }
-        Ok(Coverage::Traced(Tracing { counters, places: addresses, functions, dropped, blocks })) => {
+    };
+    match &coverage {
+        Coverage::Traced(Tracing { counters, places: addresses, .. }) if !off => {
             register(counters, places(addresses.iter().copied()));
-            warm_up(target);
+        }
+        _ => {}
+    }
+    warm_up(target);
+    match &coverage {
+        Coverage::Instrumented(counters) => {
+            eprintln!("graphsmith: {name} is instrumented: {} counters of its own, so it is not traced", counters.len())
+        }
+        Coverage::Traced(Tracing { blocks, .. }) if off => {
+            eprintln!("graphsmith: the meter counts {blocks} blocks of {name}, which steer nothing");
+        }
+        Coverage::Traced(Tracing { counters, functions, dropped, blocks, .. }) => {
             let kept = functions - dropped;
             let about = format!("{blocks} blocks of {kept} functions, {} counters", counters.len());
             eprintln!("graphsmith: tracing {name}: {about} ({TRACE}=off turns it off)");
         }
-        Err(error) => eprintln!("graphsmith: tracing is off: {error}"),
     }
+    Some(coverage)
 }
 
 /// Runs a plain model, so that what every model needs is not credited to the first input.
@@ -239,7 +284,8 @@ fn warm_up(target: &Target) {
 }
 
 /// Counts what the models and answers of a run show.
-fn count(found: impl IntoIterator<Item = usize>) {
+fn count(found: BTreeSet<usize>) {
+    meter::features(&found);
     if !is_off(SEMANTIC_COUNTERS) {
         found.into_iter().for_each(|index| COUNTERS[index].store(1, Relaxed));
     }
@@ -247,6 +293,20 @@ fn count(found: impl IntoIterator<Item = usize>) {
 
 /// Tests one input; panics on a finding, after printing it.
 pub fn test(bytes: &Bytes) {
+    merge::run(|| test_once(bytes));
+    end_of_case();
+}
+
+/// Ends the process if it has used up its CPU time.
+fn end_of_case() {
+    if meter::end_of_case() {
+        summarize();
+        // SAFETY: ends the process. libFuzzer would take `exit` within a case for a finding.
+        unsafe { libc::_exit(0) }
+    }
+}
+
+fn test_once(bytes: &Bytes) {
     let harness = HARNESS.get().expect("`init` was called");
     let mut harness = harness.borrow_mut();
     let saved = SAVED.get();
@@ -260,9 +320,13 @@ pub fn test(bytes: &Bytes) {
         }
         Err(reason) => Ok(Verdict::Skip(reason)),
     });
-    count(harness.seen.iter().map(features::of_seen));
+    count(harness.seen.iter().map(features::of_seen).collect());
+    meter::seen(&harness.seen);
     // `summarize` reads it when a finding ends the process.
     drop(harness);
+    if let Ok(verdict) = &verdict {
+        meter::verdict(verdict);
+    }
     match verdict {
         Ok(Verdict::Bug(finding)) => match saved {
             Some(saved) => saved.borrow_mut().keep(&finding, bytes).unwrap_or_else(|error| give_up(&error)),
@@ -310,7 +374,7 @@ fn is_off(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| value == "off")
 }
 
-/// Prints what the run has met.
+/// Prints what the run has met, and finishes its files.
 pub fn summarize() {
     if let Some(saved) = SAVED.get().and_then(|saved| saved.try_borrow().ok()) {
         saved.end();
@@ -318,6 +382,8 @@ pub fn summarize() {
     if let Some(harness) = HARNESS.get().and_then(|harness| harness.try_borrow().ok()) {
         eprint!("\n{}", harness.summary());
     }
+    meter::finish();
+    merge::finish();
 }
 
 fn print(finding: &Finding, bytes: &[u8], folder: &Path) {
@@ -346,6 +412,11 @@ fn longer(given: &[String]) -> Option<String> {
     (job < least).then(|| format!("{LENGTH}{least}"))
 }
 
+/// What a case may take before it counts as a hang.
+fn timeout_seconds() -> u32 {
+    if std::env::var_os(ISOLATE).is_some() { ISOLATED_TIMEOUT_SECONDS } else { TIMEOUT_SECONDS }
+}
+
 /// libFuzzer's arguments, with graphsmith's defaults for what the user does not give.
 pub fn arguments(mut given: Vec<String>) -> Vec<String> {
     let is_job = given.iter().any(|argument| argument.starts_with(JOB));
@@ -359,8 +430,7 @@ pub fn arguments(mut given: Vec<String>) -> Vec<String> {
         // libFuzzer starts jobs by a shell, which would not die with it: the job takes the shell's place.
         given[0].insert_str(0, "exec ");
     }
-    let timeout = if std::env::var_os(ISOLATE).is_some() { ISOLATED_TIMEOUT_SECONDS } else { TIMEOUT_SECONDS };
-    let mut defaults = vec![format!("-timeout={timeout}")];
+    let mut defaults = vec![format!("-timeout={}", timeout_seconds())];
     if Path::new(DICTIONARY).is_file() {
         defaults.push(format!("-dict={DICTIONARY}"));
     }
@@ -369,6 +439,7 @@ pub fn arguments(mut given: Vec<String>) -> Vec<String> {
     let missing: Vec<String> = defaults.into_iter().filter(|default| !named(default)).collect();
     let mut arguments = given;
     arguments.splice(1..1, missing);
+    arguments.extend(merge::control(&arguments));
     arguments
 }
 

@@ -29,6 +29,7 @@
 //! | [`mod@reference`], [`search`] | what the model means, and inputs on which that is free of exceptional values |
 //! | [`backend`] | the compilers under test |
 //! | [`oracle`], [`harness`], [`known`] | answers to a verdict |
+//! | [`peers`] | answers to groups of equal ones, where there is no reference |
 //! | [`finding`], [`triage`] | a difference told so that a reader can act on it |
 //! | [`mod@minimise`] | a finding to the least case that shows it, with the part of the backend to blame |
 //! | [`report`] | a finding as a folder for the backend's maintainers |
@@ -61,6 +62,7 @@ pub mod npz;
 pub mod onnx;
 pub mod ops;
 pub mod oracle;
+pub mod peers;
 pub mod reference;
 pub mod report;
 pub mod schema;

@@ -6,7 +6,7 @@ pub mod proto;
 mod control;
 mod import;
 
-pub use import::{Error, Imported, decode, import, tensor_data, value};
+pub use import::{Error, Imported, decode, import, inputs, tensor_data, value};
 
 use crate::dtype::DType;
 use crate::limits::{IR_VERSIONS, OLDEST_OPSET};

@@ -4,7 +4,7 @@
 //! One test only, because what is registered is kept for the whole process.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-use graphsmith::trace::{self, Coverage};
+use graphsmith::trace::{self, Coverage, Grain};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,9 @@ fn counters_of_an_instrumented_library_are_registered_and_count() {
     assert!(trace::program().unwrap().is_none(), "rustc has not instrumented this program");
 
     let [(start, stop)] = COUNTERS.lock().unwrap()[..] else { panic!("one module, and it registers") };
-    let Coverage::Instrumented(counters) = trace::start(&library, None).unwrap() else { panic!("it has counters") };
+    let Coverage::Instrumented(counters) = trace::start(&library, None, Grain::Shared).unwrap() else {
+        panic!("it has counters")
+    };
     assert_eq!((counters.as_ptr().addr(), counters.len()), (start, stop - start));
     assert!(counters.len() > 8000, "{}", counters.len());
     let [(first, last)] = PLACES.lock().unwrap()[..] else { panic!("one table, and it registers") };

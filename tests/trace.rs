@@ -3,7 +3,7 @@
 //! One test only, because there is one set of breakpoints in a process.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-use graphsmith::trace::{self, Coverage, Error, Tracing, plan};
+use graphsmith::trace::{self, Coverage, Error, Grain, Tracing, plan};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ fn blocks_count_once_and_code_computes_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let library = build(folder.path());
     let cache = folder.path().join("plans");
-    assert!(matches!(trace::start(&library, None), Err(Error::NotLoaded(_))));
+    assert!(matches!(trace::start(&library, None, Grain::Shared), Err(Error::NotLoaded(_))));
     let symbol = open(&library);
     let [plain, chosen, escapes, tricky] = ["plain", "chosen", "escapes", "tricky"].map(symbol);
     let inputs = 0..20;
@@ -88,7 +88,7 @@ fn blocks_count_once_and_code_computes_the_same() {
 
     // SAFETY: code can be read.
     let byte = |function: Function| unsafe { (function as usize as *const u8).read_volatile() };
-    let Coverage::Traced(tracing) = trace::start(&library, Some(&cache)).unwrap() else {
+    let Coverage::Traced(tracing) = trace::start(&library, Some(&cache), Grain::Shared).unwrap() else {
         panic!("cc does not instrument");
     };
     assert_eq!(tracing.counters.len(), tracing.blocks.div_ceil(trace::BLOCKS_A_COUNTER));
@@ -114,5 +114,20 @@ fn blocks_count_once_and_code_computes_the_same() {
     assert!(taken(&tracing) > 0);
     assert_eq!(results(), before);
     assert_eq!(taken(&tracing), 0);
-    assert!(matches!(trace::start(&library, None), Err(Error::Twice)));
+
+    let met = trace::met();
+    assert_eq!(met.len(), tracing.blocks);
+    let again = |function: Function| {
+        trace::rearm();
+        assert_eq!(taken(&tracing), 0, "putting breakpoints back counts nothing");
+        assert_eq!(byte(function), 0xcc);
+        assert_eq!(function(9), function(9));
+        taken(&tracing)
+    };
+    let first = again(plain);
+    assert!(first > 0, "a block counts again");
+    again(chosen);
+    assert_eq!(again(plain), first, "whatever ran between");
+    assert_eq!(trace::met(), met, "what was ever met stays so");
+    assert!(matches!(trace::start(&library, None, Grain::Shared), Err(Error::Twice)));
 }

@@ -36,19 +36,22 @@ extern "C" fn summarize() {
     fuzz::summarize();
 }
 
-/// In place of libFuzzer's own `main`: adds the dictionary.
+/// In place of libFuzzer's own `main`: adds the dictionary, and leaves libFuzzer out where it is not wanted.
 #[unsafe(no_mangle)]
 extern "C" fn main(argc: c_int, argv: *mut *mut c_char) -> c_int {
     let _ = (argc, argv);
-    let arguments = fuzz::arguments(std::env::args().collect());
+    let given: Vec<String> = std::env::args().collect();
+    // SAFETY: `summarize` may be called at any time.
+    unsafe { atexit(summarize) };
+    if fuzz::unguided(&given) {
+        return 0;
+    }
+    let arguments = fuzz::arguments(given);
     let owned: Vec<CString> = arguments.into_iter().filter_map(|argument| CString::new(argument).ok()).collect();
     let mut pointers: Vec<*mut c_char> = owned.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
     let mut count = pointers.len() as c_int;
     pointers.push(std::ptr::null_mut());
     let mut vector = pointers.as_mut_ptr();
     // SAFETY: `vector` is a null-terminated array of `count` strings that outlive the call.
-    unsafe {
-        atexit(summarize);
-        LLVMFuzzerRunDriver(&mut count, &mut vector, LLVMFuzzerTestOneInput)
-    }
+    unsafe { LLVMFuzzerRunDriver(&mut count, &mut vector, LLVMFuzzerTestOneInput) }
 }

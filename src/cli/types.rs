@@ -5,11 +5,10 @@ use graphsmith::backend::Level;
 use graphsmith::dtype::DType;
 use graphsmith::harness::Harness;
 use graphsmith::limits::MAX_FILE_BYTES;
-use graphsmith::model::{Leaf, LeafData, Model, Value};
+use graphsmith::model::{LeafData, Model, Value};
 use graphsmith::npz::Arrays;
+use graphsmith::onnx;
 use graphsmith::onnx::proto::{Dimension, DimensionValue, GraphProto, ModelProto, TensorShapeProto, ValueInfoProto};
-use graphsmith::onnx::{self, value};
-use graphsmith::spec::{Domain, Role};
 use graphsmith::tensor::TensorData;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -107,23 +106,11 @@ fn fit(info: &mut ValueInfoProto, arrays: &Arrays) -> std::result::Result<(), St
 
 /// A model of nothing but the inputs, whose dimensions are fixed.
 pub fn inputs(proto: &ModelProto, path: &Path) -> Result<Model> {
-    let mut model = Model::default();
-    let mut bytes = 0u64;
-    let mut graph = proto.graph.clone().unwrap_or_default();
-    for info in declared(&mut graph) {
-        let value = value(info, 0).map_err(|source| Error::Onnx { path: path.to_owned(), source })?;
-        let size =
-            value.shape.iter().fold(value.dtype.size_bytes() as u64, |bytes, &dim| bytes.saturating_mul(dim as u64));
-        bytes = bytes.saturating_add(size);
-        model.leaves.push(Leaf {
-            value: model.values.len(),
-            role: Role::Input,
-            domain: Domain::Any,
-            content: None,
-            constant_node: false,
-        });
-        model.values.push(value);
-    }
+    let model = onnx::inputs(proto, 0).map_err(|source| Error::Onnx { path: path.to_owned(), source })?;
+    let sizes = model.values.iter().map(|value| {
+        value.shape.iter().fold(value.dtype.size_bytes() as u64, |bytes, &dim| bytes.saturating_mul(dim as u64))
+    });
+    let bytes = sizes.fold(0, u64::saturating_add);
     if bytes > MAX_FILE_BYTES {
         let shown = path.display();
         return Err(Error::Usage(format!(

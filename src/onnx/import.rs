@@ -13,7 +13,7 @@ use crate::spec::{Attribute, Domain, Role};
 use crate::tensor::TensorData;
 use prost::Message;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -222,6 +222,20 @@ pub fn value(info: &ValueInfoProto, symbol_size: usize) -> Result<Value, Error> 
         _ => symbol_size,
     };
     Ok(Value { name: info.name.clone(), dtype, shape: shape.dim.iter().map(size).collect() })
+}
+
+/// A model of nothing but the inputs that have no default, in the order that backends take them.
+pub fn inputs(proto: &ModelProto, symbol_size: usize) -> Result<Model, Error> {
+    let graph = proto.graph.as_ref().ok_or(Error::NoGraph)?;
+    let defaults: BTreeSet<&String> = graph.initializer.iter().map(|tensor| &tensor.name).collect();
+    let mut model = Model::default();
+    for info in graph.input.iter().filter(|info| !defaults.contains(&info.name)) {
+        let value = model.values.len();
+        model.values.push(self::value(info, symbol_size)?);
+        let (role, domain) = (Role::Input, Domain::Any);
+        model.leaves.push(Leaf { value, role, domain, content: None, constant_node: false });
+    }
+    Ok(model)
 }
 
 /// The elements of a constant, wherever in the message they are.

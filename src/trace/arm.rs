@@ -1,6 +1,6 @@
 //! Breakpoints in a loaded library, and the signal handler that takes them out.
 
-use super::{BLOCKS_A_COUNTER, Error, Tracing, counters, plan::Plan};
+use super::{BLOCKS_A_COUNTER, Error, Grain, Tracing, counters, nonzero, plan::Plan};
 use libc::{c_int, c_void};
 use std::ffi::{CStr, OsStr};
 use std::fs;
@@ -26,13 +26,20 @@ struct Traced {
     addresses: Vec<usize>,
     /// The byte that the breakpoint replaces.
     originals: Vec<u8>,
+    /// Of each block [`EVER`] and [`OUT`], in memory that forked processes share.
+    met: &'static [AtomicU8],
     counters: &'static [AtomicU8],
 }
+
+/// The block was met.
+const EVER: u8 = 1;
+/// Its breakpoint is out.
+const OUT: u8 = 2;
 
 static TRACED: OnceLock<Traced> = OnceLock::new();
 
 /// Puts a breakpoint at every block of the plan of a loaded library.
-pub(super) fn arm(library: &Path, plan: &Plan) -> Result<Tracing, Error> {
+pub(super) fn arm(library: &Path, plan: &Plan, grain: Grain) -> Result<Tracing, Error> {
     let base = base(library).ok_or_else(|| Error::NotLoaded(library.to_owned()))?;
     let addresses: Vec<usize> = plan.blocks.iter().map(|&block| base + block as usize).collect();
     let (Some(&first), Some(&last)) = (addresses.first(), addresses.last()) else {
@@ -41,19 +48,40 @@ pub(super) fn arm(library: &Path, plan: &Plan) -> Result<Tracing, Error> {
     unprotect(first, last).map_err(|source| Error::Protected { path: library.to_owned(), source })?;
     // SAFETY: the addresses are code of a loaded library, which is readable.
     let originals = addresses.iter().map(|&address| unsafe { ptr::read(address as *const u8) }).collect();
-    let count = addresses.len().div_ceil(BLOCKS_A_COUNTER);
-    let counters = counters::shared(count).map_err(|source| Error::Memory { path: library.to_owned(), source })?;
-    let places = addresses[..count].to_vec().leak();
     let blocks = addresses.len();
-    TRACED.set(Traced { addresses, originals, counters }).map_err(|_| Error::Twice)?;
+    let count = match grain {
+        Grain::Shared => blocks.div_ceil(BLOCKS_A_COUNTER),
+        Grain::Exact => blocks,
+    };
+    let shared = |count| counters::shared(count).map_err(|source| Error::Memory { path: library.to_owned(), source });
+    let (counters, met) = (shared(count)?, shared(blocks)?);
+    let places = addresses[..count].to_vec().leak();
+    TRACED.set(Traced { addresses, originals, met, counters }).map_err(|_| Error::Twice)?;
     install();
     let traced = TRACED.get().expect("it was set above");
-    for &address in &traced.addresses {
-        // SAFETY: the page is writable, and the address begins an instruction, so that whoever is about to execute it
-        // meets either the whole instruction or the breakpoint.
-        unsafe { AtomicU8::from_ptr(address as *mut u8) }.store(BREAKPOINT, Relaxed);
-    }
+    traced.addresses.iter().for_each(|&address| put_in(address));
     Ok(Tracing { counters, places, functions: plan.functions as usize, dropped: plan.dropped as usize, blocks })
+}
+
+fn put_in(address: usize) {
+    // SAFETY: the page is writable, and the address begins an instruction, so that whoever is about to execute it meets
+    // either the whole instruction or the breakpoint.
+    unsafe { AtomicU8::from_ptr(address as *mut u8) }.store(BREAKPOINT, Relaxed);
+}
+
+pub(super) fn rearm() {
+    let Some(traced) = TRACED.get() else { return };
+    nonzero(traced.met, |block, flags| {
+        if flags & OUT != 0 {
+            traced.met[block].store(EVER, Relaxed);
+            put_in(traced.addresses[block]);
+        }
+    });
+}
+
+pub(super) fn met() -> Vec<bool> {
+    let blocks = TRACED.get().into_iter().flat_map(|traced| traced.met);
+    blocks.map(|flags| flags.load(Relaxed) != 0).collect()
 }
 
 /// How far a loaded library, or this program, is from the addresses in its file.
@@ -108,6 +136,7 @@ extern "C" fn trap(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_
     };
     // Another thread may have done it already, which does no harm. SAFETY: the page was made writable.
     unsafe { AtomicU8::from_ptr(address as *mut u8) }.store(traced.originals[block], Relaxed);
+    traced.met[block].store(EVER | OUT, Relaxed);
     // Blocks that share a counter are far apart in the code, so that few are first met in one run.
     let count = traced.counters.len();
     traced.counters[block % count].store(VALUES[block / count], Relaxed);

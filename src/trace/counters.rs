@@ -3,7 +3,7 @@
 use super::Error;
 use super::arm::{PAGE_BYTES, base};
 use libc::{c_int, c_void};
-use object::{Object, ObjectSection, ReadCache};
+use object::{Object, ObjectSection, ObjectSymbol, ReadCache, SymbolKind};
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -11,6 +11,8 @@ use std::{io, ptr, slice};
 
 /// Where clang and rustc put the counters of `inline-8bit-counters`.
 const SECTION: &str = "__sancov_cntrs";
+/// Where they put as many pairs of an address and flags with `pc-table`.
+const PLACES: &str = "__sancov_pcs";
 
 /// New counters, all zero.
 pub fn shared(count: usize) -> io::Result<&'static [AtomicU8]> {
@@ -33,6 +35,30 @@ pub fn of(library: &Path) -> Result<Option<&'static [AtomicU8]>, Error> {
     let counters: &'static [AtomicU8] = unsafe { slice::from_raw_parts(start, section.size() as usize) };
     share(counters).map_err(|source| Error::Memory { path: library.to_owned(), source })?;
     Ok(Some(counters))
+}
+
+/// What `class` says of the mangled name of the function that each counter of this program is in, in their order; nothing
+/// if it has none. Without symbols all names are empty.
+pub fn classify<T: Copy>(program: &Path, class: impl Fn(&str) -> T) -> Result<Vec<T>, Error> {
+    let file = File::open(program).map_err(|source| Error::Read { path: program.to_owned(), source })?;
+    let failed = |error: object::Error| Error::Analysis { path: program.to_owned(), reason: error.to_string() };
+    let content = ReadCache::new(file);
+    let file = object::File::parse(&content).map_err(failed)?;
+    let Some(section) = file.section_by_name(PLACES) else { return Ok(Vec::new()) };
+    let base = base(program).ok_or_else(|| Error::NotLoaded(program.to_owned()))?;
+    let start = (base + section.address() as usize) as *const [usize; 2];
+    // SAFETY: the loader has mapped the section and put the addresses in.
+    let places = unsafe { slice::from_raw_parts(start, section.size() as usize / size_of::<[usize; 2]>()) };
+    let symbols = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
+    let mut functions: Vec<(u64, T)> =
+        symbols.map(|symbol| (symbol.address(), class(symbol.name().unwrap_or_default()))).collect();
+    functions.sort_by_key(|&(address, _)| address);
+    let none = class("");
+    let of = |&[address, _]: &[usize; 2]| {
+        let after = functions.partition_point(|&(start, _)| start <= (address - base) as u64);
+        after.checked_sub(1).map_or(none, |at| functions[at].1)
+    };
+    Ok(places.iter().map(of).collect())
 }
 
 /// Shares those in whole pages. In the pages at both ends, with less than two pages of counters, are others' data too.
