@@ -35,6 +35,19 @@ const ASSERTION: &str = "Assertion '";
 
 const CONFIGURATION: Configuration = standard();
 
+/// To be called in a process that was just forked: it ends when the thread of `parent` that has forked it does.
+pub fn die_with(parent: u32) -> io::Result<()> {
+    // SAFETY: this option takes a signal, and no pointer.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // One that has died before has sent no signal.
+    match std::os::unix::process::parent_id() == parent {
+        true => Ok(()),
+        false => Err(ErrorKind::NotFound.into()),
+    }
+}
+
 /// What one call of a backend may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -75,12 +88,13 @@ impl Isolated {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(self.limits.time))?;
         let printed = tempfile::tempfile()?;
+        let parent = std::process::id();
         let (reader, writer) = (BufReader::new(ours.try_clone()?), BufWriter::new(ours));
         // SAFETY: takes no arguments. The child has this thread alone, which goes on in `child::main` with the backend;
         // what other threads held is not touched there.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            0 => child::main(self.backend.as_ref(), theirs, &printed, self.limits),
+            0 => child::main(self.backend.as_ref(), theirs, &printed, self.limits, parent),
             id => Ok(Running { id, reader, writer, printed }),
         }
     }

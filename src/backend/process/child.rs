@@ -1,6 +1,6 @@
 //! The forked process and what is said to it.
 
-use super::{CONFIGURATION, Limits, is_allocation, no_answer};
+use super::{CONFIGURATION, Limits, die_with, is_allocation, no_answer};
 use crate::backend::{Backend, Failure, Level, Session, Setting};
 use crate::features::Histogram;
 use crate::tensor::TensorData;
@@ -58,8 +58,9 @@ pub type Compiled = Option<Result<Option<Histogram>, Failure>>;
 pub type Answer = Result<Vec<TensorData>, Failure>;
 
 /// Does the work of a backend until the parent closes the socket or ends. To be called right after a fork.
-pub fn main(backend: &dyn Backend, socket: UnixStream, printed: &File, limits: Limits) -> ! {
-    let served = set_up(printed, limits).is_ok()
+pub fn main(backend: &dyn Backend, socket: UnixStream, printed: &File, limits: Limits, parent: u32) -> ! {
+    let served = die_with(parent).is_ok()
+        && set_up(printed, limits).is_ok()
         && catch_unwind(AssertUnwindSafe(|| serve(backend, &socket, printed))).is_ok_and(|served| served.is_ok());
     // SAFETY: ends the process without what the parent has registered for its exit.
     unsafe { libc::_exit(i32::from(!served)) }
@@ -72,7 +73,6 @@ fn set_up(printed: &File, limits: Limits) -> io::Result<()> {
     let limit = |bytes| libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     // SAFETY: none of these calls touches memory of this process beyond what it is given. Nobody else is in it.
     unsafe {
-        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
         for signal in HANDLED {
             libc::signal(signal, libc::SIG_DFL);
         }

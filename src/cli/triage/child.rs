@@ -2,13 +2,13 @@
 
 use super::worker::{self, Job, Line, Word};
 use super::{Error, Result};
-use graphsmith::backend::process::Limits;
+use graphsmith::backend::process::{Limits, die_with};
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{self, Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -138,6 +138,7 @@ fn spawn(arguments: &worker::Arguments) -> Result<(Running, tempfile::NamedTempF
     command.args([format!("--timeout={}", arguments.timeout), format!("--memory={}", arguments.memory)]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command.stderr(errors.reopen().map_err(child_failed)?);
+    die_with_triage(&mut command);
     let mut child = command.spawn().map_err(child_failed)?;
     let stdin = child.stdin.take().expect("it is a pipe");
     let stdout = child.stdout.take().expect("it is a pipe");
@@ -169,21 +170,18 @@ fn resident_bytes(id: u32) -> u64 {
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE_BYTES
 }
 
-/// A script that hangs does not outlive a triage that is killed. The thread that starts it waits for its end.
-fn die_with_parent() -> io::Result<()> {
-    // SAFETY: this option takes a signal, and no pointer.
-    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+/// What hangs does not outlive a triage that is killed. To be called by a thread that waits for the end of the process.
+fn die_with_triage(command: &mut Command) {
+    let parent = process::id();
+    // SAFETY: `die_with` may be called between fork and exec, and touches no memory there.
+    unsafe { command.pre_exec(move || die_with(parent)) };
 }
 
 /// Runs a command with everything that it prints in `log`. None: it was stopped at a limit.
 pub fn run(command: &mut Command, log: &Path, limits: Limits) -> io::Result<Option<ExitStatus>> {
     let out = fs::File::create(log)?;
     command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
-    // SAFETY: `prctl` may be called between fork and exec, and touches no memory here.
-    unsafe { command.pre_exec(die_with_parent) };
+    die_with_triage(command);
     let mut child = command.spawn()?;
     let since = Instant::now();
     loop {
