@@ -39,6 +39,15 @@ pub struct Case {
     pub variant: Option<Variant>,
     /// An axis that has the same model run otherwise.
     pub setting: Option<&'static Axis>,
+    pub check: Check,
+}
+
+/// When libtorch is asked in the declared types whether the error bounds hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Check {
+    Now,
+    /// Before a finding is believed.
+    Later,
 }
 
 /// A case that must agree with another one, up to the error bounds.
@@ -111,7 +120,16 @@ impl Generated {
 
 impl Case {
     /// Searches data for a generated model and computes what is expected of it.
-    pub fn new(mut generated: Generated) -> Result<Result<Case, NoCase>, Defect> {
+    pub fn new(generated: Generated) -> Result<Result<Case, NoCase>, Defect> {
+        Case::make(generated, Check::Now)
+    }
+
+    /// Like [`Case::new`], for who asks [`Case::checked`] before he believes a difference.
+    pub fn unchecked(generated: Generated) -> Result<Result<Case, NoCase>, Defect> {
+        Case::make(generated, Check::Later)
+    }
+
+    fn make(mut generated: Generated, check: Check) -> Result<Result<Case, NoCase>, Defect> {
         if generated.model.nodes.is_empty() {
             return Ok(Err(NoCase::Empty));
         }
@@ -124,7 +142,7 @@ impl Case {
         }
         let Some(wide) = found.values else { return Ok(Err(NoCase::Invalid)) };
         let seed = mix(generated.seed);
-        let mut case = Case::with_data(generated.model, found.data, wide)?.more_judgeable(seed)?;
+        let mut case = Case::with(generated.model, found.data, wide, check)?.more_judgeable(seed)?;
         (case.cuts, case.levels) = (found.cuts.len(), levels);
         let add = || case.add_forms(generated.rebound, generated.axis, seed);
         stages::other_form(|| stages::stage(Stage::Rewrite, add))?;
@@ -165,7 +183,7 @@ impl Case {
             if !stages::stage(Stage::Search, || search::is_valid(&self.model, &wide))? {
                 continue;
             }
-            let expectation = Expectation::new(&self.model, &data, &wide)?;
+            let expectation = self.check.expectation(&self.model, &data, &wide)?;
             if expectation.judged > judged {
                 let onnx = stages::stage(Stage::Export, || onnx::encode(&self.model, &data));
                 self = Case { data, wide, expectation, onnx, ..self };
@@ -203,7 +221,7 @@ impl Case {
         if !valid {
             return Ok(None);
         }
-        let case = Box::new(Case::with_data(model, data, wide)?);
+        let case = Box::new(Case::with(model, data, wide, self.check)?);
         // An order may be that which was.
         Ok((lane || case.onnx != self.onnx).then_some(Variant { axis, case }))
     }
@@ -218,20 +236,53 @@ impl Case {
         }
         let found = stages::stage(Stage::Search, || search::search(&model, seed))?;
         let Some(wide) = found.values else { return Ok(None) };
-        let case = Case::with_data(model, found.data, wide)?;
+        let case = Case::with(model, found.data, wide, self.check)?;
         Ok((case.onnx == self.onnx).then_some(case))
     }
 
     /// The case of a model with valid data, whose reference values are `wide`.
     pub fn with_data(model: Model, data: LeafData, wide: Values) -> Result<Case, Defect> {
-        let expectation = Expectation::new(&model, &data, &wide)?;
+        Case::with(model, data, wide, Check::Now)
+    }
+
+    fn with(model: Model, data: LeafData, wide: Values, check: Check) -> Result<Case, Defect> {
+        let expectation = check.expectation(&model, &data, &wide)?;
         let onnx = stages::stage(Stage::Export, || onnx::encode(&model, &data));
-        let levels = &Level::ALL;
-        Ok(Case { model, data, onnx, wide, expectation, cuts: 0, levels, again: None, variant: None, setting: None })
+        Ok(Case {
+            model,
+            data,
+            onnx,
+            wide,
+            expectation,
+            cuts: 0,
+            levels: &Level::ALL,
+            again: None,
+            variant: None,
+            setting: None,
+            check,
+        })
+    }
+
+    /// The same without other forms, and with bounds that libtorch holds in the declared types. None where that was seen to.
+    pub fn checked(&self) -> Result<Option<Case>, Defect> {
+        if self.check == Check::Now {
+            return Ok(None);
+        }
+        let wide = self.wide.iter().map(|value| value.as_ref().map(|tensor| tensor.shallow_clone())).collect();
+        Ok(Some(Case { levels: self.levels, ..Case::with_data(self.model.clone(), self.data.clone(), wide)? }))
     }
 
     /// The case that an input describes.
     pub fn build(input: &Input) -> Result<Result<Case, NoCase>, Defect> {
         Case::new(generate(input))
+    }
+}
+
+impl Check {
+    fn expectation(self, model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
+        match self {
+            Check::Now => Expectation::new(model, data, wide),
+            Check::Later => Expectation::unchecked(model, data, wide),
+        }
     }
 }

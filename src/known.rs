@@ -7,11 +7,19 @@ use crate::oracle::{Kind, Wrong};
 use crate::spec::{Attribute, Role};
 use crate::tensor::TensorData;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// The committed list.
 const BUILT_IN: &str = include_str!("known.toml");
+
+/// The flags of this machine's processor, as Linux tells them.
+static CPU_FLAGS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags")?.split_once(':'));
+    flags.map(|(_, flags)| flags.split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
+});
 
 /// One known issue. It explains a difference when backend, level, version and kind fit and the model has its pattern.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +45,8 @@ pub struct Issue {
     /// Only in models with symbolic sizes.
     #[serde(default)]
     pub symbolic: bool,
+    /// Only on machines with this flag in `/proc/cpuinfo`.
+    pub cpu: Option<String>,
     /// The backend would take the whole process with it: it is not run at all on models with the pattern.
     #[serde(default)]
     pub fatal: bool,
@@ -226,7 +236,10 @@ impl Issue {
     }
 
     fn applies(&self, at: Place) -> bool {
-        self.backend == at.backend && self.level.is_none_or(|level| level == at.level) && self.affects(at.version)
+        let here = self.cpu.as_ref().is_none_or(|flag| CPU_FLAGS.contains(flag));
+        here && self.backend == at.backend
+            && self.level.is_none_or(|level| level == at.level)
+            && self.affects(at.version)
     }
 
     /// Whether the issue is in this version of its backend.

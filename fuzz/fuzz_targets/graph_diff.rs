@@ -6,6 +6,10 @@ use libfuzzer_sys::{fuzz_crossover, fuzz_mutator, fuzz_target, fuzzer_mutate};
 use std::ffi::{CString, c_char, c_int};
 use std::sync::atomic::AtomicU8;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fuzz_target!(init: fuzz::init(register), |bytes: Bytes| fuzz::test(&bytes));
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     fuzz::mutate(data, size, max_size, seed, &mut fuzzer_mutate)

@@ -252,7 +252,7 @@ fn failure(status: Option<ExitStatus>, words: &str) -> Failure {
         return Failure::OutOfMemory;
     }
     let end = match status.map(|status| (status.signal(), status.code())) {
-        Some((Some(signal), _)) => format!("the process was ended by signal {signal}"),
+        Some((Some(signal), _)) => format!("the process died of {}", signal_name(signal)),
         Some((_, Some(code))) => format!("the process was ended by exit code {code}"),
         _ => "the process has closed its connection".to_owned(),
     };
@@ -260,6 +260,19 @@ fn failure(status: Option<ExitStatus>, words: &str) -> Failure {
         Some(reason) => format!("{end} ({reason})"),
         None => end,
     })
+}
+
+fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGILL => "SIGILL",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGSEGV => "SIGSEGV",
+        other => return format!("signal {other}"),
+    };
+    name.to_owned()
 }
 
 /// Whether a message says that memory is not to be had, as Rust, C++ and ONNX Runtime do.
@@ -354,9 +367,9 @@ mod tests {
         let backend = Isolated::new(Box::new(Actor), limits());
         let crashed = |message: &str| Err(Failure::Crashed(message.to_owned()));
         for (act, expected) in [
-            ("abort", crashed("the process was ended by signal 6")),
+            ("abort", crashed("the process died of SIGABRT")),
             ("exit", crashed("the process was ended by exit code 3")),
-            ("terminate", crashed("the process was ended by signal 6 (terminate called without an active exception)")),
+            ("terminate", crashed("the process died of SIGABRT (terminate called without an active exception)")),
             ("hang", Err(Failure::TimedOut)),
             ("grow", Err(Failure::OutOfMemory)),
             ("refuse", Err(Failure::OutOfMemory)),

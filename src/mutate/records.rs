@@ -6,6 +6,8 @@ use crate::ops::{self, Choice, patterns};
 use crate::swarm::Swarm;
 use std::ops::Range;
 
+/// Records of an input that is random as a whole: ten in the mean, as in models of other generators.
+const MOST_FRESH: u64 = 19;
 /// The most records taken out at once.
 const MOST_DELETED: usize = 4;
 /// The most records taken from another input at once.
@@ -101,6 +103,16 @@ fn run(mutant: &mut Mutant, input: &Input) -> Vec<Record> {
     let most = MOST_SPLICED.min(input.records.len() - from);
     let count = 1 + mutant.stream.below(most as u64) as usize;
     input.records[from..from + count].to_vec()
+}
+
+/// Also another header, since most of what differs between random inputs begins there.
+pub(super) fn fresh(mutant: &mut Mutant) -> bool {
+    let count = 1 + mutant.stream.below(MOST_FRESH) as usize;
+    let mut input = Input { records: vec![Record::default(); count.min(mutant.capacity)], ..Input::default() };
+    mutant.stream.fill(&mut input.header);
+    input.records.iter_mut().for_each(|record| mutant.stream.fill(record));
+    mutant.input = input;
+    true
 }
 
 /// The bytes of each field of the header but the first two, which share a byte; see [`Swarm::new`].

@@ -129,7 +129,7 @@ impl Parameter {
         if let Domain::Range(low, high) = self.domain {
             self.raw = self.raw.clamp(low, high);
         }
-        !all(&gradient.eq(0.0))
+        !all(&gradient, |element| element == 0.0)
     }
 }
 
@@ -147,7 +147,7 @@ fn violation(model: &Model, values: &mut Values, nodes: &[usize], proxies: bool)
         let node = &model.nodes[node];
         let args = reference::args(model, node, values, Precision::Wide);
         let mut guarded = true;
-        for guard in guards(model, node, &args)?.into_iter().filter(|guard| !all(&guard.ge(0.0))) {
+        for guard in guards(model, node, &args)?.into_iter().filter(|guard| !all(guard, |element| element >= 0.0)) {
             guarded = false;
             add((-guard + MARGIN).relu().nan_to_num(1.0, 1e6, 0.0));
         }
@@ -159,7 +159,7 @@ fn violation(model: &Model, values: &mut Values, nodes: &[usize], proxies: bool)
         for (&value, output) in node.outputs.iter().zip(outputs) {
             let dtype = model.values[value].dtype;
             if !in_range(&output, dtype) {
-                if all(&output.isfinite()) {
+                if all(&output, f64::is_finite) {
                     // The logarithm keeps the step useful however far out the value is.
                     add((output.abs().clamp_min(1e-30).log() - (dtype.max() * RANGE_SHARE * 0.5).ln()).relu());
                 } else {

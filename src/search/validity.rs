@@ -1,6 +1,7 @@
 //! What makes data valid.
 
 use crate::dtype::DType;
+use crate::elements;
 use crate::limits::EXACT;
 use crate::model::{Model, Node};
 use crate::reference::{self, Defect, Precision, Values};
@@ -29,7 +30,8 @@ pub fn node_is_valid(model: &Model, node: &Node, values: &Values) -> Result<bool
         return Ok(true);
     }
     let args = reference::args(model, node, values, Precision::Wide);
-    Ok(guards(model, node, &args)?.iter().all(|guard| all(&guard.ge(0.0))) && !overflows(model, node, &args)?)
+    Ok(guards(model, node, &args)?.iter().all(|guard| all(guard, |element| element >= 0.0))
+        && !overflows(model, node, &args)?)
 }
 
 /// Whether no integer result leaves the range of its type.
@@ -43,20 +45,19 @@ fn fits(model: &Model, value: usize, values: &Values) -> bool {
     in_range(values[value].as_ref().expect("the value was computed"), model.values[value].dtype)
 }
 
-/// Whether a condition holds for every element.
-pub fn all(condition: &Tensor) -> bool {
-    // `all` of an empty tensor is true.
-    bool::try_from(condition.all()).expect("a bool scalar")
+/// Whether a condition holds for every element, seen in f64.
+pub fn all(value: &Tensor, condition: impl Fn(f64) -> bool) -> bool {
+    !elements::any([value], |[element]| !condition(element)).expect("every tensor can be read in f64")
 }
 
 /// Whether a value is in the part of its type's range that is used.
 pub fn in_range(value: &Tensor, dtype: DType) -> bool {
     match dtype {
         // Held in wider, signed types, so that what leaves the range does not wrap by itself.
-        DType::U16 | DType::U32 => all(&value.ge(0).logical_and(&value.le(dtype.max()))),
-        DType::U64 => all(&value.ge(0)),
+        DType::U16 | DType::U32 => all(value, |element| (0.0..=dtype.max()).contains(&element)),
+        DType::U64 => all(value, |element| element >= 0.0),
         // A NaN fails the comparison.
-        float if float.is_float() => all(&value.abs().le(dtype.max() * RANGE_SHARE)),
+        float if float.is_float() => all(value, |element| element.abs() <= dtype.max() * RANGE_SHARE),
         _ => true,
     }
 }
@@ -88,6 +89,5 @@ fn overflows(model: &Model, node: &Node, args: &Args) -> Result<bool, Defect> {
     // ONNX asks for no precision of integers, and ONNX Runtime deliberately sums i64 in double (`ReduceAggregatorSum` in
     // core/providers/cpu/reduction/reduction_ops.h); nor are greater ones told apart here.
     let (least, most) = (dtype.min().max(-EXACT), dtype.max().min(EXACT));
-    let fits = outputs[0].ge(least).logical_and(&outputs[0].le(most));
-    Ok(!all(&fits))
+    Ok(!all(&outputs[0], |element| (least..=most).contains(&element)))
 }

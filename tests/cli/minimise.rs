@@ -44,7 +44,7 @@ fn what_ends_a_process_is_minimised() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let finding = &report[0]["finding"];
     assert_eq!(finding["kind"], "crashed", "{finding}");
-    let ended = "ort crashed GRU f32[empty] [the process was ended by signal 6 (terminate called";
+    let ended = "ort crashed GRU f32[empty] [the process died of SIGABRT (terminate called";
     assert!(finding["signature"].as_str().unwrap().starts_with(ended), "{finding}");
     let least = fs::read(Path::new(&out).join("model.onnx")).unwrap();
     assert_eq!(onnx::decode(&least).unwrap().graph.unwrap().node.len(), 1);

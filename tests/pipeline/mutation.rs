@@ -44,7 +44,7 @@ fn every_row_finds_something_to_change() {
 #[test]
 fn untouched_records_stay() {
     // Rows that change or add a record, and the most that the others add or take out.
-    for row in TABLE.iter().filter(|row| row.name != "bytes") {
+    for row in TABLE.iter().filter(|row| !["bytes", "fresh"].contains(&row.name)) {
         let (added, removed) = match row.name {
             "delete" => (0, 4),
             "insert" | "pattern" | "duplicate" => (1, 0),
