@@ -68,6 +68,9 @@ const KNOWN: &str = "GRAPHSMITH_KNOWN";
 /// libFuzzer's choice of inputs by their rare features looks at every input for every new feature, of which a case has
 /// hundreds: three quarters of all CPU time, for less coverage in the same time.
 const ENTROPIC: &str = "-entropic=0";
+/// libFuzzer tells apart eight numbers of times that a place is met, which here follow from sizes of tensors: most inputs would
+/// bring something new. With them there are also more features than the 2^21 that it can tell apart.
+const HIT_COUNTS: &str = "-use_counters=0";
 /// Operators of the model that runs before the first input.
 const WARM_UP_OPERATORS: usize = 4;
 /// Where cargo-fuzz makes libFuzzer save the inputs of findings.
@@ -438,7 +441,7 @@ pub fn arguments(mut given: Vec<String>) -> Vec<String> {
         // SAFETY: the process has no other thread yet.
         unsafe { std::env::set_var(FORKED, "1") };
     }
-    let mut defaults = vec![format!("-timeout={}", timeout_seconds()), ENTROPIC.to_owned()];
+    let mut defaults = vec![format!("-timeout={}", timeout_seconds()), ENTROPIC.to_owned(), HIT_COUNTS.to_owned()];
     if Path::new(DICTIONARY).is_file() {
         defaults.push(format!("-dict={DICTIONARY}"));
     }

@@ -7,6 +7,7 @@ use crate::spec::{Attribute, Domain, OpSpec, Role};
 use crate::support::{Support, Table, form_of};
 use crate::tensor::TensorData;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 mod cut;
 mod region;
@@ -86,6 +87,12 @@ impl Model {
         form_of(node.operands.iter().map(|operand| operand.map(dtype)), node.outputs.iter().map(|&value| dtype(value)))
     }
 
+    /// What nodes and control flow read, as often as they do.
+    fn operands(&self) -> impl Iterator<Item = usize> {
+        let nodes = self.nodes.iter().flat_map(|node| node.operands.iter().copied());
+        nodes.chain(self.regions.iter().flat_map(Region::operands)).flatten()
+    }
+
     /// Whether each of several backends takes the model: the least support of its nodes.
     pub fn support<'a>(&self, tables: impl Iterator<Item = &'a Table>) -> Vec<Support> {
         let version = |operator| schema::signature(operator, self.opset).map(|signature| signature.version);
@@ -95,8 +102,10 @@ impl Model {
         let of_form = |table: &Table, (operator, version, form): &(&str, Option<i64>, String)| {
             version.map_or(Support::Partial, |version| table.form_support(operator, version, form))
         };
-        // The tables were made with fixed sizes.
-        let most = if self.symbolic { Support::Partial } else { Support::Yes };
+        // The tables were made with fixed sizes, and know nothing of types that no operator reads.
+        let read: BTreeSet<usize> = self.operands().collect();
+        let special = self.symbolic || self.leaves.iter().any(|leaf| !read.contains(&leaf.value));
+        let most = if special { Support::Partial } else { Support::Yes };
         tables.map(|table| forms.iter().map(|form| of_form(table, form)).fold(most, Support::min)).collect()
     }
 

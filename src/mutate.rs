@@ -27,9 +27,9 @@ const fn row(name: &'static str, share: u32, doc: &'static str, apply: fn(&mut M
     Mutation { name, doc, share, crosses: false, apply }
 }
 
-/// Random models reach more in the first hours than those that grow by mutation; what is mutated next begins with what they
-/// reach.
-const FRESH: u32 = 100;
+/// A case costs about the same however little of it is new, so most of the inputs have much that is new.
+const FRESH: u32 = 150;
+const RENEWED: u32 = 300;
 
 /// The mutations. What adds records and what takes them away is drawn about as often, so that inputs do not grow by
 /// themselves; libFuzzer makes half of the calls with a second input, so the splice is drawn half as often as its share
@@ -49,6 +49,7 @@ pub const TABLE: &[Mutation] = &[
     row("record bytes", 4, "libFuzzer's mutation within one record", records::record_bytes),
     row("bytes", 2, "libFuzzer's mutation of the whole input", records::bytes),
     row("fresh", FRESH, "a random input in place of all", records::fresh),
+    row("renew", RENEWED, "all random but a run of records", records::renew),
     Mutation {
         crosses: true,
         ..row("splice", 40, "a run of records of another input put in or over", records::splice)
@@ -196,12 +197,9 @@ pub fn mutate(data: &[u8], other: Option<&[u8]>, max_size: usize, seed: u32, byt
 fn draw<'a>(mutant: &mut Mutant) -> &'a Mutation {
     let crossing = mutant.other.is_some();
     let rows = || TABLE.iter().filter(|row| crossing || !row.crosses);
-    static TRIAL: std::sync::LazyLock<u64> =
-        std::sync::LazyLock::new(|| std::env::var("GRAPHSMITH_FRESH").map_or(300, |text| text.parse().unwrap()));
-    let share = |row: &Mutation| if row.name == "fresh" { *TRIAL } else { u64::from(row.share) };
-    let mut left = mutant.stream.below(rows().map(share).sum());
+    let mut left = mutant.stream.below(rows().map(|row| u64::from(row.share)).sum());
     for row in rows() {
-        match left.checked_sub(share(row)) {
+        match left.checked_sub(u64::from(row.share)) {
             Some(less) => left = less,
             None => return row,
         }

@@ -338,9 +338,12 @@ impl Expected {
     }
 
     /// The elements of `got`, of the right type and shape, that the operator cannot give. A NaN is not among them.
-    fn elements_beyond<'a>(&self, got: &'a TensorData) -> Box<dyn Iterator<Item = usize> + 'a> {
+    fn elements_beyond<'a>(&'a self, got: &'a TensorData) -> Box<dyn Iterator<Item = usize> + 'a> {
         let Some((least, largest)) = self.range else { return Box::new(std::iter::empty()) };
-        let beyond = move |&(_, value): &(usize, f64)| value < least || value > largest;
+        let beyond = move |&(element, value): &(usize, f64)| {
+            // Where the operator itself gives a NaN, nothing is known of what stands for it.
+            !self.exact[element].is_nan() && (value < least || value > largest)
+        };
         Box::new(got.to_f64().into_iter().enumerate().filter(beyond).map(|(element, _)| element))
     }
 

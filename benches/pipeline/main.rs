@@ -19,6 +19,9 @@ mod clock;
 mod growth;
 mod isolation;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const INPUTS: usize = 256;
 const OPERATORS: usize = 10;
 /// About one record in six gives no operator.

@@ -51,8 +51,6 @@ impl Model {
 
     /// How many operands a value is.
     fn uses(&self, value: usize) -> usize {
-        let nodes = self.nodes.iter().flat_map(|node| &node.operands);
-        let regions = self.regions.iter().flat_map(|region| region.operands());
-        nodes.copied().chain(regions).filter(|operand| *operand == Some(value)).count()
+        self.operands().filter(|&operand| operand == value).count()
     }
 }

@@ -115,6 +115,22 @@ pub(super) fn fresh(mutant: &mut Mutant) -> bool {
     true
 }
 
+/// As much that is new as in a random input, around what was worth keeping.
+pub(super) fn renew(mutant: &mut Mutant) -> bool {
+    let Input { header, records } = mutant.input.clone();
+    let kept = run(mutant, &Input { header, records });
+    if kept.is_empty() {
+        return false;
+    }
+    fresh(mutant);
+    if !mutant.once_in(4) {
+        mutant.input.header = header;
+    }
+    let at = mutant.stream.below(mutant.input.records.len() as u64 + 1) as usize;
+    mutant.records().splice(at..at, kept);
+    true
+}
+
 /// The bytes of each field of the header but the first two, which share a byte; see [`Swarm::new`].
 const FIELDS: [Range<usize>; 11] = [
     1..2,   // element types
