@@ -76,7 +76,8 @@ pub const SIGN: OpSpec = OpSpec {
     dtypes: NUMBERS,
     doc: "-1, 0 or 1, as x is negative, 0 or positive.",
     numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, SIGN.eval)),
-    eval: |a| one(a.x(0).f_sign()),
+    // libtorch has 0 for a NaN.
+    eval: |a| one(a.x(0).f_where_self(&a.x(0).f_isnan()?, &a.x(0).f_sign()?)),
     proxy: Some(operand),
     ..UNARY
 };
