@@ -74,6 +74,7 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     for done in 0..arguments.count {
         if arguments.memory && done * MEMORY_LINES / arguments.count != (done + 1) * MEMORY_LINES / arguments.count {
             writeln!(out, "{done:10} cases {:8.1} MiB", resident_mib())?;
+            out.flush()?;
         }
         bar.set_position(done);
         let seed = arguments.seed + done;
