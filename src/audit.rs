@@ -10,16 +10,13 @@ mod honest;
 pub mod kernels;
 mod operators;
 
-use crate::backend::Failure;
+use crate::backend::Answer;
 use crate::case::Case;
 use crate::input::Stream;
 use crate::metamorphic;
 use crate::model::{LeafData, Model, Node};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::tensor::TensorData;
-
-/// What a backend answers.
-pub type Answer = Result<Vec<TensorData>, Failure>;
 
 /// A case with what its faults start from.
 pub struct Subject<'a> {

@@ -13,6 +13,7 @@ pub use isolation::{install_panic_hook, isolate};
 
 use crate::dtype::DType;
 use crate::features::Histogram;
+use crate::stages::{Stage, stage};
 use crate::tensor::TensorData;
 use std::fmt;
 use std::path::PathBuf;
@@ -99,6 +100,11 @@ pub enum Failure {
     NonDeterministic(String),
 }
 
+/// What a backend makes of inputs.
+pub type Answer = Result<Vec<TensorData>, Failure>;
+/// What a backend makes of a model.
+pub type Loaded = Result<Box<dyn Session>, Failure>;
+
 /// A compiler or runtime under test.
 pub trait Backend {
     /// The name in tables, reports and `known.toml`.
@@ -114,9 +120,20 @@ pub trait Backend {
         None
     }
     /// Loads and compiles a serialized `ModelProto`.
-    fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure>;
+    fn compile(&self, onnx: &[u8], level: Level) -> Loaded;
+    /// Like [`Backend::compile`] and [`Session::run`]: one call, which counts where a backend is far away.
+    fn compile_and_run(
+        &self,
+        onnx: &[u8],
+        level: Level,
+        inputs: &[TensorData],
+    ) -> Result<(Box<dyn Session>, Answer), Failure> {
+        let mut session = stage(Stage::Compile(self.id(), level), || self.compile(onnx, level))?;
+        let answer = stage(Stage::Run(self.id(), level), || session.run(inputs));
+        Ok((session, answer))
+    }
     /// Like [`Backend::compile`] at [`Level::On`]; None where the backend has no such setting.
-    fn compile_with(&self, _onnx: &[u8], _setting: Setting) -> Option<Result<Box<dyn Session>, Failure>> {
+    fn compile_with(&self, _onnx: &[u8], _setting: Setting) -> Option<Loaded> {
         None
     }
     /// The parts of the optimiser that can be left out one by one, by the backend's own names.
@@ -124,7 +141,7 @@ pub trait Backend {
         &[]
     }
     /// Like [`Backend::compile`] at [`Level::On`], without one of [`Backend::passes`].
-    fn compile_without(&self, onnx: &[u8], _pass: &str) -> Result<Box<dyn Session>, Failure> {
+    fn compile_without(&self, onnx: &[u8], _pass: &str) -> Loaded {
         self.compile(onnx, Level::On)
     }
 }
@@ -132,7 +149,7 @@ pub trait Backend {
 /// A compiled model.
 pub trait Session {
     /// `inputs` follow the order of `graph.input` without initializers; the results that of `graph.output`.
-    fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure>;
+    fn run(&mut self, inputs: &[TensorData]) -> Answer;
     /// How often each operator occurs in the compiled graph, where the backend tells without effort.
     fn operators(&self) -> Option<Histogram> {
         None

@@ -163,23 +163,22 @@ fn run_all(
     support: Support,
     runs: &[Run],
 ) -> (Vec<Result<Vec<TensorData>, Failure>>, Option<Histogram>) {
-    let (compiling, running) = (Stage::Compile(target.backend.id(), level), Stage::Run(target.backend.id(), level));
-    let mut session = match stage(compiling, || target.backend.compile(onnx, level)) {
-        Ok(session) => session,
+    let Some((first, more)) = runs.split_first() else { return (Vec::new(), None) };
+    let (mut session, answer) = match target.backend.compile_and_run(onnx, level, first.inputs) {
+        Ok(compiled) => compiled,
         Err(failure) => return (vec![Err(forgiven(failure, support))], None),
     };
+    let running = Stage::Run(target.backend.id(), level);
     let mut run = |inputs: &[TensorData]| stage(running, || session.run(inputs));
-    let mut results = Vec::new();
-    for (index, Run { inputs, .. }) in runs.iter().enumerate() {
-        let result = if index == 0 { run(inputs) } else { stages::other_form(|| run(inputs)) };
-        results.push(result.map_err(|failure| forgiven(failure, support)));
+    let mut results = vec![answer.map_err(|failure| forgiven(failure, support))];
+    for Run { inputs, .. } in more {
         if results.last().is_some_and(Result::is_err) {
             break;
         }
+        let answer = stages::other_form(|| run(inputs));
+        results.push(answer.map_err(|failure| forgiven(failure, support)));
     }
-    if let [first, .., _] = runs
-        && results.iter().all(Result::is_ok)
-    {
+    if !more.is_empty() && results.iter().all(Result::is_ok) {
         let repeated = stages::other_form(|| run(first.inputs));
         let repeated = repeated.and_then(|repeated| same_bits(results[0].as_deref(), &repeated));
         if let Err(failure) = repeated {

@@ -1,4 +1,4 @@
-//! What it costs a case that backends run in processes of their own.
+//! What it costs a case, at the levels that the fuzzer runs it at, that backends run in processes of their own.
 
 use crate::clock;
 use crate::{Subject, run_backend};
@@ -35,7 +35,7 @@ pub fn print(direct: &Harness, isolated: &Harness, subjects: &[Subject]) {
         there.push(median(1));
         more.push(median(1).saturating_sub(median(0)));
     }
-    clock::heading("all backends, wall time");
+    clock::heading("levels of the case, wall time");
     for (name, mut times) in [("in one process", here), ("in their own", there), ("difference", more)] {
         times.sort_unstable();
         clock::row(name, &times);
@@ -45,6 +45,6 @@ pub fn print(direct: &Harness, isolated: &Harness, subjects: &[Subject]) {
 
 fn time(harness: &Harness, subject: &Subject) -> Duration {
     let start = Instant::now();
-    (0..harness.targets.len()).for_each(|index| run_backend(harness, index, &subject.case));
+    (0..harness.targets.len()).for_each(|index| run_backend(harness, index, &subject.case, subject.case.levels));
     start.elapsed()
 }

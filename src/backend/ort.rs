@@ -1,6 +1,8 @@
 //! ONNX Runtime, from a shared library that is loaded at run time.
 
-use super::{Backend, Error, Failure, Level, Session, Setting, assert_whole, isolate, size_bytes, whole};
+use super::{
+    Answer, Backend, Error, Failure, Level, Loaded, Session, Setting, assert_whole, isolate, size_bytes, whole,
+};
 use crate::dtype::DType;
 use crate::features::{self, Histogram};
 use crate::tensor::TensorData;
@@ -211,7 +213,7 @@ impl Backend for Ort {
         Some(library_path())
     }
 
-    fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
+    fn compile(&self, onnx: &[u8], level: Level) -> Loaded {
         let builder = match level {
             Level::Off => &self.off,
             Level::On => &self.on,
@@ -219,7 +221,7 @@ impl Backend for Ort {
         commit(&mut builder.borrow_mut(), onnx)
     }
 
-    fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Result<Box<dyn Session>, Failure>> {
+    fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Loaded> {
         Some(match setting {
             Setting::Threads => commit(&mut self.threads.borrow_mut(), onnx),
             Setting::Reloaded => self.reload(onnx),
@@ -230,14 +232,14 @@ impl Backend for Ort {
         PASSES
     }
 
-    fn compile_without(&self, onnx: &[u8], pass: &str) -> Result<Box<dyn Session>, Failure> {
+    fn compile_without(&self, onnx: &[u8], pass: &str) -> Loaded {
         let builder = self.on.borrow().clone().with_disabled_optimizers(pass);
         commit(&mut builder.map_err(|error| Failure::Refused(error.to_string()))?, onnx)
     }
 }
 
 impl Ort {
-    fn reload(&self, onnx: &[u8]) -> Result<Box<dyn Session>, Failure> {
+    fn reload(&self, onnx: &[u8]) -> Loaded {
         let disk = |error: std::io::Error| Failure::Unsupported(format!("no file for the optimised model: {error}"));
         let folder = tempfile::tempdir().map_err(disk)?;
         let path = folder.path().join("optimised.onnx");
@@ -251,7 +253,7 @@ impl Ort {
     }
 }
 
-fn commit(builder: &mut SessionBuilder, onnx: &[u8]) -> Result<Box<dyn Session>, Failure> {
+fn commit(builder: &mut SessionBuilder, onnx: &[u8]) -> Loaded {
     Ok(Box::new(compiled(builder, onnx, None)?))
 }
 
@@ -265,7 +267,7 @@ struct Compiled {
 }
 
 impl Session for Compiled {
-    fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+    fn run(&mut self, inputs: &[TensorData]) -> Answer {
         assert_whole(inputs);
         isolate(|| {
             let inputs = inputs.iter().map(to_ort).collect::<Result<Vec<_>, _>>().map_err(refused)?;

@@ -6,12 +6,12 @@
 
 mod child;
 
-use super::{Backend, Failure, Level, Session, Setting};
+use super::{Answer, Backend, Failure, Level, Loaded, Session, Setting};
 use crate::features::Histogram;
 use crate::tensor::TensorData;
 use bincode::config::{Configuration, standard};
 use bincode::error::{DecodeError, EncodeError};
-use child::{Answer, Compiled, How, Request};
+use child::{Compiled, How, Request};
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, Write};
@@ -99,7 +99,8 @@ impl Isolated {
         }
     }
 
-    fn compile_how(&self, onnx: &[u8], how: How) -> Option<Result<Box<dyn Session>, Failure>> {
+    /// Compiles and, where there are inputs, also runs: that answer comes next.
+    fn compile_how(&self, onnx: &[u8], how: How, inputs: Option<&[TensorData]>) -> Option<Loaded> {
         if self.child.borrow().is_none() {
             match self.start() {
                 Ok(running) => *self.child.borrow_mut() = Some(running),
@@ -107,7 +108,7 @@ impl Isolated {
             }
         }
         let number = self.numbers.replace(self.numbers.get() + 1);
-        let request = Request::Compile { number, onnx: onnx.to_vec(), how };
+        let request = Request::Compile { number, onnx: onnx.to_vec(), how, inputs: inputs.map(<[_]>::to_vec) };
         let compiled = ask::<Compiled>(&self.child, &request).unwrap_or_else(|failure| Some(Err(failure)));
         let child = self.child.clone();
         compiled.map(|result| result.map(|operators| Box::new(Remote { number, child, operators }) as Box<dyn Session>))
@@ -135,16 +136,27 @@ impl Backend for Isolated {
         self.backend.passes()
     }
 
-    fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
-        self.compile_how(onnx, How::At(level)).unwrap_or_else(|| Err(no_answer()))
+    fn compile(&self, onnx: &[u8], level: Level) -> Loaded {
+        self.compile_how(onnx, How::At(level), None).unwrap_or_else(|| Err(no_answer()))
     }
 
-    fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Result<Box<dyn Session>, Failure>> {
-        self.compile_how(onnx, How::With(setting))
+    fn compile_and_run(
+        &self,
+        onnx: &[u8],
+        level: Level,
+        inputs: &[TensorData],
+    ) -> Result<(Box<dyn Session>, Answer), Failure> {
+        let session = self.compile_how(onnx, How::At(level), Some(inputs)).unwrap_or_else(|| Err(no_answer()))?;
+        let answer = talk::<Answer>(&self.child, Running::receive)?;
+        Ok((session, answer))
     }
 
-    fn compile_without(&self, onnx: &[u8], pass: &str) -> Result<Box<dyn Session>, Failure> {
-        self.compile_how(onnx, How::Without(pass.to_owned())).unwrap_or_else(|| Err(no_answer()))
+    fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Loaded> {
+        self.compile_how(onnx, How::With(setting), None)
+    }
+
+    fn compile_without(&self, onnx: &[u8], pass: &str) -> Loaded {
+        self.compile_how(onnx, How::Without(pass.to_owned()), None).unwrap_or_else(|| Err(no_answer()))
     }
 }
 
@@ -186,11 +198,18 @@ fn no_answer() -> Failure {
     Failure::Protocol("the child process has no answer".to_owned())
 }
 
-/// The child's answer. A child that does not answer is ended, and what it died of is the failure.
 fn ask<A: bincode::Decode<()>>(child: &RefCell<Option<Running>>, request: &Request) -> Result<A, Failure> {
+    talk(child, |running| running.send(request).map_err(|_| false).and_then(|()| running.receive()))
+}
+
+/// The child's answer. A child that does not answer is ended, and what it died of is the failure.
+fn talk<A>(
+    child: &RefCell<Option<Running>>,
+    exchange: impl FnOnce(&mut Running) -> Result<A, bool>,
+) -> Result<A, Failure> {
     let mut place = child.borrow_mut();
     let Some(running) = &mut *place else { return Err(no_answer()) };
-    let answer = running.send(request).map_err(|_| false).and_then(|()| running.receive());
+    let answer = exchange(running);
     answer.map_err(|late| match place.take().map(Running::end) {
         _ if late => Failure::TimedOut,
         Some((status, words)) => failure(status, &words),
@@ -313,7 +332,7 @@ mod tests {
             "1.0.0".to_owned()
         }
 
-        fn compile(&self, onnx: &[u8], _: Level) -> Result<Box<dyn Session>, Failure> {
+        fn compile(&self, onnx: &[u8], _: Level) -> Loaded {
             Ok(Box::new(Act(String::from_utf8(onnx.to_vec()).unwrap())))
         }
     }

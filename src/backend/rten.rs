@@ -2,7 +2,9 @@
 
 mod representable;
 
-use super::{Backend, Error, Failure, Level, Session, Setting, assert_whole, isolate, locked_version, whole};
+use super::{
+    Answer, Backend, Error, Failure, Level, Loaded, Session, Setting, assert_whole, isolate, locked_version, whole,
+};
 use crate::dtype::DType;
 use crate::onnx::proto::ModelProto;
 use crate::tensor::{Element, TensorData};
@@ -55,7 +57,7 @@ impl Backend for Rten {
         Some(i32::MAX.into())
     }
 
-    fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
+    fn compile(&self, onnx: &[u8], level: Level) -> Loaded {
         let options = match level {
             Level::Off => &self.off,
             Level::On => &self.on,
@@ -63,7 +65,7 @@ impl Backend for Rten {
         load(options, &self.one_thread, onnx)
     }
 
-    fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Result<Box<dyn Session>, Failure>> {
+    fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Loaded> {
         (setting == Setting::Threads).then(|| load(&self.on, &self.threads, onnx))
     }
 
@@ -71,7 +73,7 @@ impl Backend for Rten {
         &[OPTIMIZER, PREPACKING]
     }
 
-    fn compile_without(&self, onnx: &[u8], pass: &str) -> Result<Box<dyn Session>, Failure> {
+    fn compile_without(&self, onnx: &[u8], pass: &str) -> Loaded {
         let mut options = ModelOptions::with_all_ops();
         options.enable_optimization(pass != OPTIMIZER).prepack_weights(pass != PREPACKING);
         load(&options, &self.one_thread, onnx)
@@ -81,7 +83,7 @@ impl Backend for Rten {
 const OPTIMIZER: &str = "optimizer";
 const PREPACKING: &str = "prepacking";
 
-fn load(options: &ModelOptions, threads: &Arc<ThreadPool>, onnx: &[u8]) -> Result<Box<dyn Session>, Failure> {
+fn load(options: &ModelOptions, threads: &Arc<ThreadPool>, onnx: &[u8]) -> Loaded {
     let proto = ModelProto::decode(onnx).map_err(|error| Failure::Refused(error.to_string()))?;
     representable::check(&proto)?;
     isolate(|| {
@@ -105,7 +107,7 @@ struct Compiled {
 }
 
 impl Session for Compiled {
-    fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+    fn run(&mut self, inputs: &[TensorData]) -> Answer {
         assert_whole(inputs);
         isolate(|| {
             let values = inputs.iter().map(to_rten).collect::<Result<Vec<_>, _>>()?;

@@ -1,6 +1,6 @@
 //! tract, in process.
 
-use super::{Backend, Error, Failure, Level, Session, assert_whole, isolate, locked_version, whole};
+use super::{Answer, Backend, Error, Failure, Level, Loaded, Session, assert_whole, isolate, locked_version, whole};
 use crate::dtype::DType;
 use crate::features::{self, Histogram};
 use crate::tensor::TensorData;
@@ -30,7 +30,7 @@ impl Backend for Tract {
         locked_version("tract-onnx")
     }
 
-    fn compile(&self, onnx: &[u8], level: Level) -> Result<Box<dyn Session>, Failure> {
+    fn compile(&self, onnx: &[u8], level: Level) -> Loaded {
         self.load(onnx, |model| match level {
             Level::Off => Ok(model),
             Level::On => model.into_optimized(),
@@ -41,7 +41,7 @@ impl Backend for Tract {
         &[DECLUTTER, CODEGEN]
     }
 
-    fn compile_without(&self, onnx: &[u8], pass: &str) -> Result<Box<dyn Session>, Failure> {
+    fn compile_without(&self, onnx: &[u8], pass: &str) -> Loaded {
         self.load(onnx, |mut model| match pass {
             CODEGEN => model.into_decluttered(),
             _ => model.optimize().map(|()| model),
@@ -55,11 +55,7 @@ const CODEGEN: &str = "codegen";
 
 impl Tract {
     /// Translates a model, and optimises it as it is told.
-    fn load(
-        &self,
-        mut onnx: &[u8],
-        optimise: impl FnOnce(TypedModel) -> TractResult<TypedModel>,
-    ) -> Result<Box<dyn Session>, Failure> {
+    fn load(&self, mut onnx: &[u8], optimise: impl FnOnce(TypedModel) -> TractResult<TypedModel>) -> Loaded {
         isolate(|| {
             let model = self.0.model_for_read(&mut onnx).map_err(refused)?;
             let model = model.into_typed().and_then(optimise);
@@ -72,7 +68,7 @@ impl Tract {
 struct Compiled(Arc<TypedSimplePlan>);
 
 impl Session for Compiled {
-    fn run(&mut self, inputs: &[TensorData]) -> Result<Vec<TensorData>, Failure> {
+    fn run(&mut self, inputs: &[TensorData]) -> Answer {
         assert_whole(inputs);
         isolate(|| {
             let inputs = inputs.iter().map(to_tract).collect::<Result<_, _>>()?;

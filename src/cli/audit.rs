@@ -1,7 +1,8 @@
 //! `graphsmith audit`: the oracle's own test.
 
 use super::{Exit, Result, json, progress, table};
-use graphsmith::audit::{self, Answer, Score, Subject};
+use graphsmith::audit::{self, Score, Subject};
+use graphsmith::backend::Answer;
 use graphsmith::case::Case;
 use graphsmith::finding::symptom;
 use graphsmith::graph;

@@ -1,7 +1,8 @@
 //! What a correct backend may do is never called wrong.
 
 use crate::cases;
-use graphsmith::audit::{self, Answer, Subject};
+use graphsmith::audit::{self, Subject};
+use graphsmith::backend::Answer;
 use graphsmith::case::Case;
 use graphsmith::dtype::DType;
 use graphsmith::reference::{self, Precision};

@@ -1,7 +1,7 @@
 //! The forked process and what is said to it.
 
 use super::{CONFIGURATION, Limits, die_with, is_allocation, no_answer};
-use crate::backend::{Backend, Failure, Level, Session, Setting};
+use crate::backend::{Answer, Backend, Failure, Level, Session, Setting};
 use crate::features::Histogram;
 use crate::tensor::TensorData;
 use std::collections::BTreeMap;
@@ -37,12 +37,14 @@ pub enum How {
 
 #[derive(bincode::Encode, bincode::Decode)]
 pub enum Request {
-    /// Compiles a model, which is later named by the number.
+    /// Compiles a model, which is later named by the number, and runs it where there are inputs.
     Compile {
         number: u64,
         onnx: Vec<u8>,
         how: How,
+        inputs: Option<Vec<TensorData>>,
     },
+    /// Answered by an [`Answer`].
     Run {
         number: u64,
         inputs: Vec<TensorData>,
@@ -52,10 +54,9 @@ pub enum Request {
     },
 }
 
-/// To [`Request::Compile`], with the operators of what was compiled; none where the backend has no such setting.
+/// To [`Request::Compile`], with the operators of what was compiled; none where the backend has no such setting. An [`Answer`] comes
+/// behind where inputs were given.
 pub type Compiled = Option<Result<Option<Histogram>, Failure>>;
-/// To [`Request::Run`].
-pub type Answer = Result<Vec<TensorData>, Failure>;
 
 /// Does the work of a backend until the parent closes the socket or ends. To be called right after a fork.
 pub fn main(backend: &dyn Backend, socket: UnixStream, printed: &File, limits: Limits, parent: u32) -> ! {
@@ -100,19 +101,27 @@ fn serve(backend: &dyn Backend, socket: &UnixStream, printed: &File) -> io::Resu
     let mut sessions: BTreeMap<u64, Box<dyn Session>> = BTreeMap::new();
     while let Ok(request) = bincode::decode_from_std_read::<Request, _, _>(&mut reader, CONFIGURATION) {
         let sent = match request {
-            Request::Compile { number, onnx, how } => {
+            Request::Compile { number, onnx, how, inputs } => {
                 let session = match how {
                     How::At(level) => Some(backend.compile(&onnx, level)),
                     How::With(setting) => backend.compile_with(&onnx, setting),
                     How::Without(pass) => Some(backend.compile_without(&onnx, &pass)),
                 };
+                let mut answer = None;
                 let compiled: Compiled = session.map(|session| {
-                    let session = session.map_err(classified)?;
+                    let mut session = session.map_err(classified)?;
                     let operators = session.operators();
+                    answer = inputs.map(|inputs| session.run(&inputs).map_err(classified));
                     sessions.insert(number, session);
                     Ok(operators)
                 });
-                bincode::encode_into_std_write(compiled, &mut writer, CONFIGURATION)
+                let sent = bincode::encode_into_std_write(compiled, &mut writer, CONFIGURATION);
+                match answer {
+                    Some(answer) => sent.and_then(|_| {
+                        bincode::encode_into_std_write::<Answer, _, _>(answer, &mut writer, CONFIGURATION)
+                    }),
+                    None => sent,
+                }
             }
             Request::Run { number, inputs } => {
                 let answer: Answer = match sessions.get_mut(&number) {
