@@ -147,12 +147,12 @@ fn what_does_not_show_again_is_kept() {
 #[test]
 fn a_backend_that_dies_is_a_finding() {
     let known = Known::built_in().unwrap();
-    let issue = |id: &str| known.iter().map(|(issue, _)| issue).find(|issue| issue.id == id).unwrap();
-    // Both always do where their pattern is met.
-    let issues = ["ort-recurrent-layer-of-nothing", "ort-einsum-of-nothing"].map(issue);
+    // Wherever the pattern is met it does.
+    let issue =
+        known.iter().map(|(issue, _)| issue).find(|issue| issue.id == "ort-recurrent-layer-of-nothing").unwrap();
     let dies = |seed: &u64| {
         let model = case::generate(&input::random(*seed, 3)).model;
-        issues.iter().any(|issue| issue.fits(&model))
+        issue.fits(&model)
     };
     let folder = Folder::new();
     let mut files = Vec::new();
