@@ -13,7 +13,6 @@ pub use isolation::{install_panic_hook, isolate};
 
 use crate::dtype::DType;
 use crate::features::Histogram;
-use crate::stages::{Stage, stage};
 use crate::tensor::TensorData;
 use std::fmt;
 use std::path::PathBuf;
@@ -104,6 +103,8 @@ pub enum Failure {
 pub type Answer = Result<Vec<TensorData>, Failure>;
 /// What a backend makes of a model.
 pub type Loaded = Result<Box<dyn Session>, Failure>;
+/// What a backend makes of a model and then of inputs.
+pub type Ran = Result<(Box<dyn Session>, Answer), Failure>;
 
 /// A compiler or runtime under test.
 pub trait Backend {
@@ -121,16 +122,9 @@ pub trait Backend {
     }
     /// Loads and compiles a serialized `ModelProto`.
     fn compile(&self, onnx: &[u8], level: Level) -> Loaded;
-    /// Like [`Backend::compile`] and [`Session::run`]: one call, which counts where a backend is far away.
-    fn compile_and_run(
-        &self,
-        onnx: &[u8],
-        level: Level,
-        inputs: &[TensorData],
-    ) -> Result<(Box<dyn Session>, Answer), Failure> {
-        let mut session = stage(Stage::Compile(self.id(), level), || self.compile(onnx, level))?;
-        let answer = stage(Stage::Run(self.id(), level), || session.run(inputs));
-        Ok((session, answer))
+    /// Like [`Backend::compile`] and [`Session::run`] in one exchange; None where that saves nothing.
+    fn compile_and_run(&self, _onnx: &[u8], _level: Level, _inputs: &[TensorData]) -> Option<Ran> {
+        None
     }
     /// Like [`Backend::compile`] at [`Level::On`]; None where the backend has no such setting.
     fn compile_with(&self, _onnx: &[u8], _setting: Setting) -> Option<Loaded> {

@@ -1,6 +1,6 @@
 //! Runs cases on every backend and level, and turns the judge's word into a verdict.
 
-use crate::backend::{self, Backend, Failure, Level, Setting};
+use crate::backend::{self, Backend, Failure, Level, Ran, Setting};
 use crate::case::{Case, Generated, NoCase};
 use crate::features::{self, Class, Histogram, Seen};
 use crate::finding::Finding;
@@ -155,6 +155,15 @@ fn forgiven(failure: Failure, support: Support) -> Failure {
     }
 }
 
+/// Compiles and runs, in one exchange where a backend is far away.
+pub fn compile_and_run(backend: &dyn Backend, onnx: &[u8], level: Level, inputs: &[TensorData]) -> Ran {
+    backend.compile_and_run(onnx, level, inputs).unwrap_or_else(|| {
+        let mut session = stage(Stage::Compile(backend.id(), level), || backend.compile(onnx, level))?;
+        let answer = stage(Stage::Run(backend.id(), level), || session.run(inputs));
+        Ok((session, answer))
+    })
+}
+
 /// What a backend answers to each run up to the first that fails, and the operators of what it has compiled.
 fn run_all(
     target: &Target,
@@ -164,7 +173,7 @@ fn run_all(
     runs: &[Run],
 ) -> (Vec<Result<Vec<TensorData>, Failure>>, Option<Histogram>) {
     let Some((first, more)) = runs.split_first() else { return (Vec::new(), None) };
-    let (mut session, answer) = match target.backend.compile_and_run(onnx, level, first.inputs) {
+    let (mut session, answer) = match compile_and_run(target.backend.as_ref(), onnx, level, first.inputs) {
         Ok(compiled) => compiled,
         Err(failure) => return (vec![Err(forgiven(failure, support))], None),
     };

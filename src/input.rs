@@ -99,6 +99,15 @@ pub fn random(seed: u64, records: usize) -> Input {
     Input::decode(&bytes)
 }
 
+/// The most records of an input of any length: ten in the mean, as operators in models of other generators.
+const MOST_RECORDS: u64 = 19;
+
+/// Like [`random`], of one record or more.
+pub fn random_of_any_length(stream: &mut Stream) -> Input {
+    let records = 1 + stream.below(MOST_RECORDS) as usize;
+    random(stream.next_u64(), records)
+}
+
 /// What a byte of a record decides, as far as one graph shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Use {

@@ -6,7 +6,7 @@
 
 mod child;
 
-use super::{Answer, Backend, Failure, Level, Loaded, Session, Setting};
+use super::{Answer, Backend, Failure, Level, Loaded, Ran, Session, Setting};
 use crate::features::Histogram;
 use crate::tensor::TensorData;
 use bincode::config::{Configuration, standard};
@@ -140,15 +140,9 @@ impl Backend for Isolated {
         self.compile_how(onnx, How::At(level), None).unwrap_or_else(|| Err(no_answer()))
     }
 
-    fn compile_and_run(
-        &self,
-        onnx: &[u8],
-        level: Level,
-        inputs: &[TensorData],
-    ) -> Result<(Box<dyn Session>, Answer), Failure> {
-        let session = self.compile_how(onnx, How::At(level), Some(inputs)).unwrap_or_else(|| Err(no_answer()))?;
-        let answer = talk::<Answer>(&self.child, Running::receive)?;
-        Ok((session, answer))
+    fn compile_and_run(&self, onnx: &[u8], level: Level, inputs: &[TensorData]) -> Option<Ran> {
+        let session = self.compile_how(onnx, How::At(level), Some(inputs))?;
+        Some(session.and_then(|session| Ok((session, talk::<Answer>(&self.child, Running::receive)?))))
     }
 
     fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Loaded> {

@@ -17,8 +17,6 @@ use std::path::{Path, PathBuf};
 const BLIND: &str = "GRAPHSMITH_BLIND";
 /// When set, a folder of ONNX models that are run once each.
 const MODELS: &str = "GRAPHSMITH_MODELS";
-/// Most records of a random input: ten on average, as in a model of other generators.
-const MAX_RECORDS: u64 = 19;
 /// The size of a symbolic dimension of a model.
 const SYMBOL_SIZE: usize = 2;
 
@@ -60,8 +58,7 @@ fn blind(seed: u64, arguments: &[String]) {
     }
     let mut stream = Stream::new(seed);
     loop {
-        let records = 1 + stream.below(MAX_RECORDS) as usize;
-        let input = input::random(stream.next_u64(), records);
+        let input = input::random_of_any_length(&mut stream);
         one(|| test(&Bytes(input.encode())));
     }
 }

@@ -1,13 +1,11 @@
 //! Mutations that treat records as wholes, and those of the header and of plain bytes.
 
 use super::Mutant;
-use crate::input::{Input, RECORD_BYTES, Record};
+use crate::input::{self, Input, RECORD_BYTES, Record};
 use crate::ops::{self, Choice, patterns};
 use crate::swarm::Swarm;
 use std::ops::Range;
 
-/// Records of an input that is random as a whole: ten in the mean, as in models of other generators.
-const MOST_FRESH: u64 = 19;
 /// The most records taken out at once.
 const MOST_DELETED: usize = 4;
 /// The most records taken from another input at once.
@@ -107,11 +105,7 @@ fn run(mutant: &mut Mutant, input: &Input) -> Vec<Record> {
 
 /// Also another header, since most of what differs between random inputs begins there.
 pub(super) fn fresh(mutant: &mut Mutant) -> bool {
-    let count = 1 + mutant.stream.below(MOST_FRESH) as usize;
-    let mut input = Input { records: vec![Record::default(); count.min(mutant.capacity)], ..Input::default() };
-    mutant.stream.fill(&mut input.header);
-    input.records.iter_mut().for_each(|record| mutant.stream.fill(record));
-    mutant.input = input;
+    mutant.input = input::random_of_any_length(&mut mutant.stream);
     true
 }
 

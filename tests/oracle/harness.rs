@@ -73,7 +73,10 @@ fn a_known_issue_explains_exactly_what_it_describes() {
         };
     let canary = wrong_when_optimised;
     assert!(explained(&[], canary(), &case));
+    // Every x86-64 processor has it.
+    assert!(explained(&[("cpu", "\"sse2\"")], canary(), &case));
     for (key, value) in [
+        ("cpu", "\"of-no-processor\""),
         ("backend", "\"magpie\""),
         ("versions", "\"<1.2\""),
         ("level", "\"off\""),
