@@ -16,6 +16,7 @@ use crate::features::Histogram;
 use crate::tensor::TensorData;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A backend that this build contains: its [`Backend::id`], and how it is made ready.
 pub type Row = (&'static str, fn() -> Result<Box<dyn Backend>, Error>);
@@ -138,6 +139,9 @@ pub trait Backend {
     fn compile_without(&self, onnx: &[u8], _pass: &str) -> Loaded {
         self.compile(onnx, Level::On)
     }
+    /// From now on a call may take no more than this, where its limit is not less; none for the limit alone. It is for who runs many
+    /// models that may not come to an end. To a backend without a limit it is nothing.
+    fn hurry(&self, _time: Option<Duration>) {}
 }
 
 /// A compiled model.

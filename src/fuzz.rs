@@ -5,11 +5,13 @@ mod meter;
 mod saved;
 mod unguided;
 
+#[cfg(target_os = "linux")]
+pub use merge::getrandom;
 pub use saved::{RUNNING, is_at_hand};
 pub use unguided::run as unguided;
 
-use crate::backend::Level;
 use crate::backend::process::{Isolated, Limits};
+use crate::backend::{Level, Setting};
 use crate::case::{self, Case};
 use crate::features;
 use crate::finding::{self, Finding};
@@ -17,6 +19,7 @@ use crate::graph;
 use crate::harness::{Harness, Target, Verdict};
 use crate::input::{self, Input, Record};
 use crate::known::{self, Known};
+use crate::metamorphic::Way;
 use crate::mutate::{self, ByteMutator};
 use crate::trace::{self, Coverage, Grain, Tracing};
 use crate::{backend, ops, reference};
@@ -123,8 +126,7 @@ impl fmt::Debug for Bytes {
 pub fn init(register: Register) {
     backend::install_panic_hook();
     register_features(register);
-    // What jobs have found is measured as they have found it, and quickly.
-    let merging = merge::is_inner(std::env::args()) && std::env::var_os(FORKED).is_none();
+    let merging = is_merging(&std::env::args().collect::<Vec<_>>());
     let (mut counters, mut watched): (Vec<&'static [AtomicU8]>, _) = (vec![&COUNTERS], Vec::new());
     // On platforms where they are not found they count as well.
     if let Ok(Some(program)) = trace::program() {
@@ -159,8 +161,8 @@ pub fn init(register: Register) {
         Ok(harness) => HARNESS.set(Some(Box::leak(Box::new(RefCell::new(harness))))),
         Err(error) => give_up(&error),
     }
-    if merging {
-        merge::start(counters);
+    if merging && let Err(error) = merge::start(counters, |input| test_once(&Bytes(input))) {
+        give_up(&Error::Merge(error));
     }
     meter::start(watched);
 }
@@ -174,6 +176,8 @@ enum Error {
     Known(#[from] known::Error),
     #[error("{ISOLATE} names `{0}`, which is no backend of this build")]
     NoBackend(String),
+    #[error("a merge cannot give inputs processes of their own: {0}")]
+    Merge(std::io::Error),
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: std::io::Error },
 }
@@ -302,7 +306,7 @@ fn count(found: BTreeSet<usize>) {
 
 /// Tests one input; panics on a finding, after printing it.
 pub fn test(bytes: &Bytes) {
-    merge::run(|| test_once(bytes));
+    merge::run(&bytes.0, || test_once(bytes));
     end_of_case();
 }
 
@@ -323,8 +327,11 @@ fn test_once(bytes: &Bytes) {
         saved.borrow_mut().begin(&bytes.0).unwrap_or_else(|error| give_up(&error));
     }
     let verdict = harness.case(case::generate(&bytes.input())).and_then(|case| match case {
-        Ok(case) => {
+        Ok(mut case) => {
             count(features::of_model(&case.model));
+            if merge::repeats() {
+                case.setting = case.setting.filter(|axis| !matches!(axis.way, Way::Setting(Setting::Threads)));
+            }
             harness.judge_at(&case, case.levels)
         }
         Err(reason) => Ok(Verdict::Skip(reason)),
@@ -426,11 +433,20 @@ fn timeout_seconds() -> u32 {
     if std::env::var_os(ISOLATE).is_some() { ISOLATED_TIMEOUT_SECONDS } else { TIMEOUT_SECONDS }
 }
 
+/// Whether libFuzzer has started this process to run the inputs of a merge. What the jobs of its fork mode have found is
+/// measured as they have found it, and quickly.
+fn is_merging(arguments: &[String]) -> bool {
+    arguments.iter().any(|argument| argument.starts_with(MERGE)) && std::env::var_os(FORKED).is_none()
+}
+
 /// libFuzzer's arguments, with graphsmith's defaults for what the user does not give.
 pub fn arguments(mut given: Vec<String>) -> Vec<String> {
     let is_job = given.iter().any(|argument| argument.starts_with(JOB));
     if is_job || given.iter().any(|argument| argument.starts_with(MERGE)) {
         die_with_parent();
+    }
+    if is_merging(&given) {
+        merge::repeat();
     }
     if is_job {
         given.extend(longer(&given));

@@ -67,6 +67,7 @@ pub mod reference;
 pub mod report;
 pub mod schema;
 pub mod search;
+pub mod shared_memory;
 pub mod solve;
 pub mod spec;
 pub mod stages;

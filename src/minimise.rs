@@ -11,11 +11,12 @@ use crate::harness::{Harness, Verdict};
 use crate::input::Input;
 use crate::known::Place;
 use crate::model::{LeafData, Model};
-use crate::oracle::{Outcome, Wrong, exceptional};
+use crate::oracle::{Kind, Outcome, Wrong, exceptional};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::search::is_valid;
 use crate::triage;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 mod bug;
 mod culprit;
@@ -35,6 +36,9 @@ const RUNS_OF_INPUT: usize = 600;
 /// Rounds over all ways to make a case smaller; most findings need two.
 const ROUNDS: usize = 4;
 
+/// What a call of a backend may take while a hang is made smaller, for which it hangs many times.
+const HURRY: Duration = Duration::from_secs(1);
+
 const FICKLE: &str = "the same case was answered otherwise when it was run again";
 
 /// What is to be minimised.
@@ -43,6 +47,17 @@ pub enum Subject {
     Input(Input),
     /// A model with the data of its leaves.
     Model(Model, LeafData),
+}
+
+impl Subject {
+    fn case(&self) -> Result<Case, Error> {
+        match self {
+            Subject::Input(input) => {
+                Case::new(case::generate(input))?.map_err(|reason| Error::Nothing(reason.to_string()))
+            }
+            Subject::Model(model, data) => with_data(model.clone(), data.clone()),
+        }
+    }
 }
 
 /// A finding that cannot be made smaller.
@@ -82,24 +97,30 @@ pub fn minimise(
     subject: Subject,
     mut progress: impl FnMut(Progress),
 ) -> Result<Minimised, Error> {
-    let (input, case) = match subject {
-        Subject::Input(input) => {
-            let case = Case::new(case::generate(&input))?.map_err(|reason| Error::Nothing(reason.to_string()))?;
-            (Some(input), case)
-        }
-        Subject::Model(model, data) => (None, with_data(model, data)?),
-    };
+    let case = subject.case()?;
     // The counts belong to the caller, and the runs of the minimiser are none of his.
     let (stats, known) = (harness.stats.clone(), harness.known.clone());
     let result = first_finding(harness, &case).and_then(|finding| {
         let shown = observe(harness, &case);
         let at = shown.iter().find(|it| it.is(&finding)).ok_or_else(|| Error::Nothing(FICKLE.to_owned()))?;
         let bug = Bug::new(at, &shown);
-        Search::new(harness, bug, &mut progress).minimise(input, case)
+        if bug.kind == Kind::TimedOut {
+            let (bug, case) = (bug.clone(), subject.case()?);
+            if let Ok(minimised) = Search::new(harness, bug, Some(HURRY), &mut progress).minimise(&subject, case) {
+                return Ok(minimised);
+            }
+            // What is left is slow, but does end.
+        }
+        Search::new(harness, bug, None, &mut progress).minimise(&subject, case)
     });
     harness.targets.iter_mut().for_each(|target| target.asked = &Level::ALL);
+    hurry(harness, None);
     (harness.stats, harness.known) = (stats, known);
     result
+}
+
+fn hurry(harness: &Harness, time: Option<Duration>) {
+    harness.targets.iter().for_each(|target| target.backend.hurry(time));
 }
 
 fn first_finding(harness: &mut Harness, case: &Case) -> Result<Finding, Error> {
@@ -138,6 +159,7 @@ enum Trust {
 struct Search<'a> {
     harness: &'a mut Harness,
     bug: Bug,
+    hurry: Option<Duration>,
     /// The operator that shows the bug alone, if one does.
     alone: Option<&'static str>,
     runs: usize,
@@ -149,22 +171,28 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(harness: &'a mut Harness, bug: Bug, progress: &'a mut dyn FnMut(Progress)) -> Search<'a> {
+    fn new(
+        harness: &'a mut Harness,
+        bug: Bug,
+        hurry: Option<Duration>,
+        progress: &'a mut dyn FnMut(Progress),
+    ) -> Search<'a> {
         ask_only(harness, &bug);
         let (alone, runs, limit, failed, part) = (None, 0, RUNS, BTreeSet::new(), "records");
-        Search { harness, bug, alone, runs, limit, failed, part, progress }
+        Search { harness, bug, hurry, alone, runs, limit, failed, part, progress }
     }
 
-    fn minimise(&mut self, input: Option<Input>, case: Case) -> Result<Minimised, Error> {
+    fn minimise(&mut self, subject: &Subject, case: Case) -> Result<Minimised, Error> {
+        hurry(self.harness, self.hurry);
         let operators_before = case.model.nodes.len();
-        let (input, case) = match input {
-            Some(input) => {
+        let (input, case) = match subject {
+            Subject::Input(input) => {
                 self.alone = self.operator_alone(&case)?;
                 self.limit = RUNS_OF_INPUT;
-                let (input, case) = self.least_input(input, case)?;
+                let (input, case) = self.least_input(input.clone(), case)?;
                 (Some(input), case)
             }
-            None => (None, case),
+            Subject::Model(..) => (None, case),
         };
         self.limit = self.runs + RUNS;
         let case = self.one_form(case);
@@ -175,7 +203,9 @@ impl<'a> Search<'a> {
             self.alone = self.operator_alone(&root)?;
             case = self.least_case(root);
         }
+        hurry(self.harness, None);
         let mut finding = self.finding(&case)?;
+        hurry(self.harness, self.hurry);
         let cause = self.cause(&case);
         finding.signature = self.signature(&case, &cause);
         finding.cause = Some(cause);

@@ -7,6 +7,7 @@
 //! counters are in memory that processes forked from this one share: what a library does in a
 //! child is seen here. Linux on x86-64 only; elsewhere [`start`] says so.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -56,15 +57,15 @@ pub enum Error {
     #[error("a library is traced already, and tracing is for all at once")]
     Twice,
     #[error("cannot read {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    Read { path: PathBuf, source: io::Error },
     #[error("{path} cannot be analysed: {reason}")]
     Analysis { path: PathBuf, reason: String },
     #[error("{0} is not loaded")]
     NotLoaded(PathBuf),
     #[error("the code of {path} cannot be made writable: {source}")]
-    Protected { path: PathBuf, source: std::io::Error },
+    Protected { path: PathBuf, source: io::Error },
     #[error("no memory for the counters of {path}: {source}")]
-    Memory { path: PathBuf, source: std::io::Error },
+    Memory { path: PathBuf, source: io::Error },
 }
 
 /// Finds the counters of a loaded library or, if it has none, puts the breakpoints into it, which can be done for one
@@ -119,6 +120,13 @@ pub fn classify<T: Copy>(class: impl Fn(&str) -> T) -> Result<Vec<T>, Error> {
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 pub fn classify<T: Copy>(_class: impl Fn(&str) -> T) -> Result<Vec<T>, Error> {
     Err(Error::Platform)
+}
+
+/// From now on this process and those forked from it count for themselves with these counters, and no other process does.
+pub fn unshare(counters: &'static [AtomicU8]) -> io::Result<()> {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    counters::unshare(counters)?;
+    Ok(())
 }
 
 /// Calls `found` with the index and the value of each counter that is not zero.

@@ -3,7 +3,7 @@
 
 use graphsmith::fuzz::{self, Bytes};
 use libfuzzer_sys::{fuzz_crossover, fuzz_mutator, fuzz_target, fuzzer_mutate};
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int, c_uint};
 use std::sync::atomic::AtomicU8;
 
 #[cfg(feature = "mimalloc")]
@@ -38,6 +38,14 @@ fn register(counters: &'static [AtomicU8], places: &'static [[usize; 2]]) {
 
 extern "C" fn summarize() {
     fuzz::summarize();
+}
+
+/// In place of the C library's, from which hash maps have their order.
+#[cfg(target_os = "linux")]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn getrandom(buffer: *mut u8, count: usize, flags: c_uint) -> isize {
+    // SAFETY: the caller's.
+    unsafe { fuzz::getrandom(buffer, count, flags) }
 }
 
 /// In place of libFuzzer's own `main`: adds the dictionary, and leaves libFuzzer out where it is not wanted.

@@ -13,7 +13,7 @@ use bincode::config::{Configuration, standard};
 use bincode::error::{DecodeError, EncodeError};
 use child::{Compiled, How, Request};
 use std::cell::{Cell, RefCell};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -48,6 +48,24 @@ pub fn die_with(parent: u32) -> io::Result<()> {
     }
 }
 
+/// This process can have so much memory beyond what it has, and leaves no core: that is large, and nobody looks at it.
+pub fn limit_memory(bytes: u64) -> io::Result<()> {
+    for (resource, most) in [(libc::RLIMIT_DATA, data_bytes().saturating_add(bytes)), (libc::RLIMIT_CORE, 0)] {
+        // SAFETY: reads the limit that it is given.
+        if unsafe { libc::setrlimit(resource, &libc::rlimit { rlim_cur: most, rlim_max: most }) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// What counts against `RLIMIT_DATA` already; 0 where /proc does not tell.
+fn data_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
 /// What one call of a backend may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -67,6 +85,7 @@ impl Limits {
 pub struct Isolated {
     backend: Box<dyn Backend>,
     limits: Limits,
+    hurry: Cell<Option<Duration>>,
     child: Rc<RefCell<Option<Running>>>,
     numbers: Cell<u64>,
 }
@@ -81,12 +100,17 @@ struct Running {
 
 impl Isolated {
     pub fn new(backend: Box<dyn Backend>, limits: Limits) -> Isolated {
-        Isolated { backend, limits, child: Rc::default(), numbers: Cell::new(0) }
+        Isolated { backend, limits, hurry: Cell::new(None), child: Rc::default(), numbers: Cell::new(0) }
+    }
+
+    /// What a call may take now.
+    fn time(&self) -> Duration {
+        self.hurry.get().map_or(self.limits.time, |time| time.min(self.limits.time))
     }
 
     fn start(&self) -> io::Result<Running> {
         let (ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(self.limits.time))?;
+        ours.set_read_timeout(Some(self.time()))?;
         let printed = tempfile::tempfile()?;
         let parent = std::process::id();
         let (reader, writer) = (BufReader::new(ours.try_clone()?), BufWriter::new(ours));
@@ -147,6 +171,14 @@ impl Backend for Isolated {
 
     fn compile_with(&self, onnx: &[u8], setting: Setting) -> Option<Loaded> {
         self.compile_how(onnx, How::With(setting), None)
+    }
+
+    fn hurry(&self, time: Option<Duration>) {
+        self.hurry.set(time);
+        if let Some(running) = &*self.child.borrow() {
+            // Only a time of nothing is refused.
+            let _ = running.reader.get_ref().set_read_timeout(Some(self.time()));
+        }
     }
 
     fn compile_without(&self, onnx: &[u8], pass: &str) -> Loaded {
@@ -367,8 +399,11 @@ mod tests {
     }
 
     fn limits() -> Limits {
-        Limits { time: Duration::from_millis(500), memory_bytes: 256 << 20 }
+        Limits { time: Duration::from_secs(60), memory_bytes: 256 << 20 }
     }
+
+    /// What a test waits for a hang.
+    const SOON: Duration = Duration::from_millis(100);
 
     fn run(backend: &Isolated, act: &str) -> Answer {
         let input = whole(DType::U8, vec![3], vec![1, 2, 3]).unwrap();
@@ -387,10 +422,28 @@ mod tests {
             ("grow", Err(Failure::OutOfMemory)),
             ("refuse", Err(Failure::OutOfMemory)),
         ] {
+            backend.hurry((act == "hang").then_some(SOON));
             assert_eq!(run(&backend, act), expected, "{act}");
+            backend.hurry(None);
             assert_eq!(run(&backend, "echo").unwrap()[0].bytes, [1, 2, 3], "after {act}");
         }
         assert!(matches!(run(&backend, "panic"), Err(Failure::Crashed(message)) if message.starts_with("five at ")));
+    }
+
+    #[test]
+    fn who_is_in_a_hurry_waits_for_less() {
+        let backend = Isolated::new(Box::new(Actor), limits());
+        run(&backend, "echo").unwrap();
+        backend.hurry(Some(SOON));
+        for _ in 0..2 {
+            // The child that runs already, and the next one.
+            assert_eq!(run(&backend, "hang"), Err(Failure::TimedOut));
+        }
+        backend.hurry(None);
+        assert_eq!(backend.time(), limits().time);
+        let backend = Isolated::new(Box::new(Actor), Limits { time: SOON, ..limits() });
+        backend.hurry(Some(limits().time));
+        assert_eq!(run(&backend, "hang"), Err(Failure::TimedOut), "the limit stays");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Breakpoints in a loaded library, and the signal handler that takes them out.
 
-use super::{BLOCKS_A_COUNTER, Error, Grain, Tracing, counters, nonzero, plan::Plan};
+use super::{BLOCKS_A_COUNTER, Error, Grain, Tracing, nonzero, plan::Plan};
+use crate::shared_memory;
 use libc::{c_int, c_void};
 use std::ffi::{CStr, OsStr};
 use std::fs;
@@ -53,7 +54,8 @@ pub(super) fn arm(library: &Path, plan: &Plan, grain: Grain) -> Result<Tracing, 
         Grain::Shared => blocks.div_ceil(BLOCKS_A_COUNTER),
         Grain::Exact => blocks,
     };
-    let shared = |count| counters::shared(count).map_err(|source| Error::Memory { path: library.to_owned(), source });
+    let shared =
+        |count| shared_memory::zeros(count).map_err(|source| Error::Memory { path: library.to_owned(), source });
     let (counters, met) = (shared(count)?, shared(blocks)?);
     let places = addresses[..count].to_vec().leak();
     TRACED.set(Traced { addresses, originals, met, counters }).map_err(|_| Error::Twice)?;

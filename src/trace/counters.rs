@@ -1,25 +1,19 @@
-//! Counters in memory that processes forked from this one share, and those that a library has from its compiler.
+//! Counters that a library or this program has from its compiler, in memory that forked processes share.
 
 use super::Error;
 use super::arm::{PAGE_BYTES, base};
-use libc::{c_int, c_void};
+use crate::shared_memory;
+use libc::c_int;
 use object::{Object, ObjectSection, ObjectSymbol, ReadCache, SymbolKind};
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::{io, ptr, slice};
+use std::{io, slice};
 
 /// Where clang and rustc put the counters of `inline-8bit-counters`.
 const SECTION: &str = "__sancov_cntrs";
 /// Where they put as many pairs of an address and flags with `pc-table`.
 const PLACES: &str = "__sancov_pcs";
-
-/// New counters, all zero.
-pub fn shared(count: usize) -> io::Result<&'static [AtomicU8]> {
-    let memory = map(ptr::null_mut(), count, 0)?;
-    // SAFETY: nobody unmaps the memory, which begins as zeros.
-    Ok(unsafe { slice::from_raw_parts(memory.cast(), count) })
-}
 
 /// The counters of a loaded library or of this program, moved to shared memory at the addresses that they have; none if it has none.
 pub fn of(library: &Path) -> Result<Option<&'static [AtomicU8]>, Error> {
@@ -33,7 +27,7 @@ pub fn of(library: &Path) -> Result<Option<&'static [AtomicU8]>, Error> {
     let start = (base + section.address() as usize) as *const AtomicU8;
     // SAFETY: the loader has mapped the section for reading and writing, and no library is ever unloaded here.
     let counters: &'static [AtomicU8] = unsafe { slice::from_raw_parts(start, section.size() as usize) };
-    share(counters).map_err(|source| Error::Memory { path: library.to_owned(), source })?;
+    remap(counters, libc::MAP_SHARED).map_err(|source| Error::Memory { path: library.to_owned(), source })?;
     Ok(Some(counters))
 }
 
@@ -61,8 +55,9 @@ pub fn classify<T: Copy>(program: &Path, class: impl Fn(&str) -> T) -> Result<Ve
     Ok(places.iter().map(of).collect())
 }
 
-/// Shares those in whole pages. In the pages at both ends, with less than two pages of counters, are others' data too.
-fn share(counters: &'static [AtomicU8]) -> io::Result<()> {
+/// Counters may be moved to other memory at their addresses in whole pages only. In the pages at both ends, with less than two
+/// pages of counters, are others' data too: those keep their memory.
+fn remap(counters: &'static [AtomicU8], flags: c_int) -> io::Result<()> {
     let first = counters.as_ptr().addr();
     let start = first.next_multiple_of(PAGE_BYTES);
     let end = (first + counters.len()) / PAGE_BYTES * PAGE_BYTES;
@@ -71,14 +66,13 @@ fn share(counters: &'static [AtomicU8]) -> io::Result<()> {
     }
     let moved = &counters[start - first..end - first];
     let values: Vec<u8> = moved.iter().map(|counter| counter.load(Relaxed)).collect();
-    map(moved.as_ptr().cast_mut().cast(), moved.len(), libc::MAP_FIXED)?;
+    // SAFETY: takes the place of whole pages of counters, whose rights it keeps.
+    unsafe { shared_memory::map(moved.as_ptr().cast_mut().cast(), moved.len(), flags | libc::MAP_FIXED) }?;
     moved.iter().zip(values).for_each(|(counter, value)| counter.store(value, Relaxed));
     Ok(())
 }
 
-fn map(address: *mut c_void, bytes: usize, fixed: c_int) -> io::Result<*mut c_void> {
-    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | fixed);
-    // SAFETY: takes the place of nothing but whole pages of counters, whose rights it keeps.
-    let memory = unsafe { libc::mmap(address, bytes, rights, flags, -1, 0) };
-    if memory == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(memory) }
+/// From now on this process and those forked from it count for themselves.
+pub fn unshare(counters: &'static [AtomicU8]) -> io::Result<()> {
+    remap(counters, libc::MAP_PRIVATE)
 }

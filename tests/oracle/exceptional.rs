@@ -87,9 +87,17 @@ fn where_the_standard_is_silent_nothing_is_judged() {
         let mut values = case.expectation.outputs[0].exact.clone();
         values[..3].copy_from_slice(&[0.7; 3]);
         assert!(agrees(&case, &values), "{operator} of NaN and infinity is judged");
+        // Below what all three can give.
+        values[0] = -0.1;
+        assert!(agrees(&case, &values), "{operator} of NaN is judged by its range");
+        values[1] = -0.1;
+        assert!(!agrees(&case, &values), "{operator} of infinity has a range");
+        values[..2].copy_from_slice(&[0.7; 2]);
         values[4] += 0.1;
         assert!(!agrees(&case, &values), "{operator} of a number is not judged");
     }
+    let case = alone("Sign", &[X], DType::F32);
+    assert!(case.expectation.outputs[0].exact[0].is_nan(), "as in every backend: what follows from it is in doubt");
     // What is made of a value in doubt is in doubt.
     let case = alone("Max", &[X, &[f64::NEG_INFINITY; 5]], DType::F32);
     assert!(agrees(&case, &[7.0; 5]));

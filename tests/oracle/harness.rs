@@ -3,10 +3,12 @@
 use crate::canary::{Behaviour, Canary};
 use crate::chain;
 use graphsmith::backend::{Failure, Level};
-use graphsmith::case::Case;
+use graphsmith::case::{Case, Check};
 use graphsmith::finding::{Blame, blame};
 use graphsmith::harness::{Harness, Verdict};
 use graphsmith::known::Known;
+use graphsmith::model::{Leaf, Value};
+use graphsmith::onnx;
 use graphsmith::oracle::Kind;
 use graphsmith::reference;
 use graphsmith::schema;
@@ -206,16 +208,17 @@ fn table(case: &Case, list: impl Fn(&mut Forms) -> &mut Vec<String>) -> Table {
 #[test]
 fn support_tables_decide_what_a_refusal_means() {
     let _no_grad = reference::init();
-    let case = chain(RELU_TANH);
-    let refuse = |support: Option<Table>| {
+    let mut case = chain(RELU_TANH);
+    let refuse_case = |case: &Case, support: Option<Table>| {
         let canary = Canary::new(Behaviour::Refusal);
         let mut harness = Harness::with(vec![Box::new(canary.clone())], Known::default());
         if let Some(support) = support {
             harness.targets[0].support = support;
         }
-        let verdict = judge(&mut harness, &canary, &case);
+        let verdict = judge(&mut harness, &canary, case);
         (verdict, canary.compiled.get())
     };
+    let refuse = |support| refuse_case(&case, support);
     let (never_run, compiled) = refuse(Some(table(&case, |forms| &mut forms.no)));
     assert!(matches!(never_run, Verdict::Agree) && compiled == 0, "what is not supported must not be run");
     let (partial, compiled) = refuse(Some(table(&case, |forms| &mut forms.partial)));
@@ -229,6 +232,34 @@ fn support_tables_decide_what_a_refusal_means() {
     let mut mixed = table(&case, |forms| &mut forms.yes);
     mixed.operators.remove(&key("Tanh", 13));
     assert!(matches!(refuse(Some(mixed)).0, Verdict::Agree), "a model has the least support of its nodes");
+    let yes = table(&case, |forms| &mut forms.yes);
+    let (last, value) = (case.model.leaves[0].clone(), case.model.values.len());
+    case.model.values.push(Value { name: "idle".to_owned(), ..case.model.values[last.value].clone() });
+    case.model.leaves.push(Leaf { value, ..last });
+    case.data.push(case.data[0].clone());
+    case.onnx = onnx::encode(&case.model, &case.data);
+    let (idle, compiled) = refuse_case(&case, Some(yes));
+    assert!(
+        matches!(idle, Verdict::Agree) && compiled == 2,
+        "of inputs that no operator reads the tables know nothing"
+    );
+}
+
+#[test]
+fn bounds_are_checked_before_a_difference_is_believed() {
+    let _no_grad = reference::init();
+    for (check, is_bug) in [(Check::Later, false), (Check::Now, true)] {
+        let mut case = chain(RELU_TANH);
+        case.check = check;
+        // As if it had been computed wrongly.
+        case.expectation.outputs[0].exact.iter_mut().for_each(|exact| *exact += 1.0);
+        let found = matches!(verdict(Canary::new(Behaviour::Copy), Known::default(), &case), Verdict::Bug(_));
+        assert_eq!(found, is_bug, "{check:?}");
+    }
+    let mut wrong = chain(RELU_TANH);
+    wrong.check = Check::Later;
+    let found = verdict(Canary::new(Behaviour::NotANumber), Known::default(), &wrong);
+    assert!(matches!(found, Verdict::Bug(_)), "what is wrong by the checked bounds too is a finding");
 }
 
 #[test]

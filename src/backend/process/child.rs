@@ -1,11 +1,11 @@
 //! The forked process and what is said to it.
 
-use super::{CONFIGURATION, Limits, die_with, is_allocation, no_answer};
+use super::{CONFIGURATION, Limits, die_with, is_allocation, limit_memory, no_answer};
 use crate::backend::{Answer, Backend, Failure, Level, Session, Setting};
 use crate::features::Histogram;
 use crate::tensor::TensorData;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -70,8 +70,6 @@ pub fn main(backend: &dyn Backend, socket: UnixStream, printed: &File, limits: L
 fn set_up(printed: &File, limits: Limits) -> io::Result<()> {
     let check = |result: libc::c_int| if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) };
     let nowhere = File::options().write(true).open("/dev/null")?;
-    let data = data_bytes().saturating_add(limits.memory_bytes);
-    let limit = |bytes| libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     // SAFETY: none of these calls touches memory of this process beyond what it is given. Nobody else is in it.
     unsafe {
         for signal in HANDLED {
@@ -83,17 +81,8 @@ fn set_up(printed: &File, limits: Limits) -> io::Result<()> {
         check(libc::dup2(nowhere.as_raw_fd(), libc::STDOUT_FILENO))?;
         check(libc::dup2(printed.as_raw_fd(), libc::STDERR_FILENO))?;
         check(libc::fcntl(libc::STDERR_FILENO, libc::F_SETFL, libc::O_APPEND))?;
-        check(libc::setrlimit(libc::RLIMIT_DATA, &limit(data)))?;
-        // A core is large, and nobody looks at it.
-        check(libc::setrlimit(libc::RLIMIT_CORE, &limit(0)))
     }
-}
-
-/// What counts against `RLIMIT_DATA` already; 0 where /proc does not tell.
-fn data_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    limit_memory(limits.memory_bytes)
 }
 
 fn serve(backend: &dyn Backend, socket: &UnixStream, printed: &File) -> io::Result<()> {
