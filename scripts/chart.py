@@ -5,8 +5,9 @@ from xml.sax.saxutils import escape
 WIDTH, PANEL_HEIGHT = 860, 300
 LEFT, RIGHT, TOP, BOTTOM = 84, 16, 34, 46
 LEGEND_HEIGHT = 30
+STEEP = 0.05  # the share of a panel in which lines may come from below
 # Told apart by people who do not see red and green, and on white and black (Okabe and Ito).
-COLOURS = ["#888888", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00"]
+COLOURS = ["#888888", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#f0e442", "#aa4499"]
 STYLE = """
 text { font: 13px sans-serif; fill: #333 }
 .title { font-weight: bold }
@@ -57,7 +58,9 @@ def panel(title: str, lines: list, x_label: str) -> list:
     if not points:
         return []
     x_ticks = ticks(0, max(x for x, *_ in points), 8)
-    y_ticks = ticks(min(low for _, low, _, _ in points), max(high for *_, high in points), 5)
+    # A steep beginning would leave no room for what comes later.
+    late = [low for x, low, *_ in points if x >= STEEP * x_ticks[-1]]
+    y_ticks = ticks(min(late), max(high for *_, high in points), 5)
     right, bottom = WIDTH - RIGHT, PANEL_HEIGHT - BOTTOM
 
     def x(value):
@@ -78,13 +81,14 @@ def panel(title: str, lines: list, x_label: str) -> list:
         parts.append(f'<text x="{x(value):.1f}" y="{bottom + 19}" text-anchor="middle">{number(value)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>')
     parts.append(f'<text x="{(LEFT + right) / 2}" y="{bottom + 37}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<svg x="{LEFT}" y="{TOP}" width="{right - LEFT}" height="{bottom - TOP}" viewBox="{LEFT} {TOP} {right - LEFT} {bottom - TOP}">')
     for colour, line in zip(COLOURS, lines):
         if line:
             area = [(at, high) for at, _, _, high in line] + [(at, low) for at, low, _, _ in reversed(line)]
             parts.append(f'<polygon points="{path(area)}" fill="{colour}" fill-opacity="0.18"/>')
             middle = [(at, value) for at, _, value, _ in line]
             parts.append(f'<polyline points="{path(middle)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-    return parts
+    return [*parts, "</svg>"]
 
 
 def legend(names: list, y: float) -> list:
