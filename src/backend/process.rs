@@ -16,16 +16,19 @@ use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a child that was told to go may take, in steps.
 const FAREWELL: Duration = Duration::from_millis(2);
 const FAREWELLS: usize = 50;
+/// How many times its limit a child may take that does not compute meanwhile: others use the processor, or it waits for itself.
+const IDLE: u32 = 5;
 /// Bytes of last words that are looked at.
 const LAST_WORDS: u64 = 1 << 16;
 /// How lines begin that say, the same on every machine, what a process dies of.
@@ -66,7 +69,7 @@ fn data_bytes() -> u64 {
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// What one call of a backend may use.
+/// What one call of a backend may use. Of time that is CPU time, so that a busy machine makes no hang.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     pub time: Duration,
@@ -96,6 +99,8 @@ struct Running {
     writer: BufWriter<UnixStream>,
     /// What the child prints.
     printed: File,
+    /// For an answer.
+    time: Duration,
 }
 
 impl Isolated {
@@ -110,7 +115,8 @@ impl Isolated {
 
     fn start(&self) -> io::Result<Running> {
         let (ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(self.time()))?;
+        // For the rest of an answer that has begun.
+        ours.set_read_timeout(Some(self.limits.time))?;
         let printed = tempfile::tempfile()?;
         let parent = std::process::id();
         let (reader, writer) = (BufReader::new(ours.try_clone()?), BufWriter::new(ours));
@@ -119,7 +125,7 @@ impl Isolated {
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => child::main(self.backend.as_ref(), theirs, &printed, self.limits, parent),
-            id => Ok(Running { id, reader, writer, printed }),
+            id => Ok(Running { id, reader, writer, printed, time: self.time() }),
         }
     }
 
@@ -175,9 +181,8 @@ impl Backend for Isolated {
 
     fn hurry(&self, time: Option<Duration>) {
         self.hurry.set(time);
-        if let Some(running) = &*self.child.borrow() {
-            // Only a time of nothing is refused.
-            let _ = running.reader.get_ref().set_read_timeout(Some(self.time()));
+        if let Some(running) = &mut *self.child.borrow_mut() {
+            running.time = self.time();
         }
     }
 
@@ -251,10 +256,42 @@ impl Running {
 
     /// The error says whether the answer is late.
     fn receive<A: bincode::Decode<()>>(&mut self) -> Result<A, bool> {
+        if self.reader.buffer().is_empty() {
+            self.wait_for_answer()?;
+        }
         bincode::decode_from_std_read(&mut self.reader, CONFIGURATION).map_err(|error| match error {
             DecodeError::Io { inner, .. } => matches!(inner.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
             _ => false,
         })
+    }
+
+    fn wait_for_answer(&self) -> Result<(), bool> {
+        let (since, cpu) = (Instant::now(), self.cpu_time());
+        let spent = || cpu.zip(self.cpu_time()).map_or(since.elapsed(), |(before, now)| now.saturating_sub(before));
+        let mut wait = self.time;
+        loop {
+            let milliseconds = wait.as_millis().clamp(1, 60_000) as libc::c_int;
+            let mut socket = libc::pollfd { fd: self.reader.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one place, which is written.
+            match unsafe { libc::poll(&mut socket, 1, milliseconds) } {
+                0 if since.elapsed() < self.time => wait = self.time.saturating_sub(since.elapsed()),
+                0 if spent() >= self.time || since.elapsed() >= self.time * IDLE => return Err(true),
+                0 => wait = self.time / 10,
+                -1 if io::Error::last_os_error().kind() != ErrorKind::Interrupted => return Err(false),
+                -1 => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Of the child so far; none where the system does not tell.
+    fn cpu_time(&self) -> Option<Duration> {
+        let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+        // SAFETY: both places are written. The child has not been waited for, so that its number is nobody else's.
+        let told = unsafe {
+            libc::clock_getcpuclockid(self.id, &mut clock) == 0 && libc::clock_gettime(clock, &mut time) == 0
+        };
+        told.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
 
     /// What the process ended by, if it has ended by itself, and what it has printed last.
