@@ -10,7 +10,7 @@ pub use merge::getrandom;
 pub use saved::{RUNNING, is_at_hand};
 pub use unguided::run as unguided;
 
-use crate::backend::process::{Isolated, Limits};
+use crate::backend::process::{Isolated, Limits, die_with};
 use crate::backend::{Level, Setting};
 use crate::case::{self, Case};
 use crate::features;
@@ -29,6 +29,7 @@ use saved::Saved;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -415,15 +416,6 @@ fn print(finding: &Finding, bytes: &[u8], folder: &Path) {
     eprintln!("    or:  scripts/fuzz {path}\n");
 }
 
-/// libFuzzer's own fork mode stops its jobs when it ends, but not when it is killed.
-fn die_with_parent() {
-    // SAFETY: this option takes a signal, and no pointer. Where it is refused the job ends by its limit on time.
-    #[cfg(target_os = "linux")]
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-    }
-}
-
 /// The length of a job whose own is too short to be worth its start; not beyond that of the whole run.
 fn longer(given: &[String]) -> Option<String> {
     let lengths: Vec<u64> = given.iter().filter_map(|it| it.strip_prefix(LENGTH)?.parse().ok()).collect();
@@ -448,7 +440,9 @@ fn is_merging(arguments: &[String]) -> bool {
 pub fn arguments(mut given: Vec<String>) -> Vec<String> {
     let is_job = given.iter().any(|argument| argument.starts_with(JOB));
     if is_job || given.iter().any(|argument| argument.starts_with(MERGE)) {
-        die_with_parent();
+        // libFuzzer's own fork mode stops its jobs when it ends, but not when it is killed. Where this is refused they end by
+        // their limit on time.
+        let _ = die_with(parent_id());
     }
     if is_merging(&given) {
         merge::repeat();

@@ -5,6 +5,9 @@
 //! parent. Frames go over a socket; what libraries print on the way is kept, for the last words of one that dies.
 
 mod child;
+mod forked;
+
+pub use forked::{die_with, limit_memory};
 
 use super::{Answer, Backend, Failure, Level, Loaded, Ran, Session, Setting};
 use crate::features::Histogram;
@@ -13,7 +16,7 @@ use bincode::config::{Configuration, standard};
 use bincode::error::{DecodeError, EncodeError};
 use child::{Compiled, How, Request};
 use std::cell::{Cell, RefCell};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
@@ -37,37 +40,6 @@ const REASONS: [&str; 3] = ["terminate called", "thread ", "fatal runtime error"
 const ASSERTION: &str = "Assertion '";
 
 const CONFIGURATION: Configuration = standard();
-
-/// To be called in a process that was just forked: it ends when the thread of `parent` that has forked it does.
-pub fn die_with(parent: u32) -> io::Result<()> {
-    // SAFETY: this option takes a signal, and no pointer.
-    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    // One that has died before has sent no signal.
-    match std::os::unix::process::parent_id() == parent {
-        true => Ok(()),
-        false => Err(ErrorKind::NotFound.into()),
-    }
-}
-
-/// This process can have so much memory beyond what it has, and leaves no core: that is large, and nobody looks at it.
-pub fn limit_memory(bytes: u64) -> io::Result<()> {
-    for (resource, most) in [(libc::RLIMIT_DATA, data_bytes().saturating_add(bytes)), (libc::RLIMIT_CORE, 0)] {
-        // SAFETY: reads the limit that it is given.
-        if unsafe { libc::setrlimit(resource, &libc::rlimit { rlim_cur: most, rlim_max: most }) } == -1 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
-}
-
-/// What counts against `RLIMIT_DATA` already; 0 where /proc does not tell.
-fn data_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
-}
 
 /// What one call of a backend may use. Of time that is CPU time, so that a busy machine makes no hang.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
