@@ -458,9 +458,9 @@ fn contributing(model: &Model, value: usize) -> Model {
     part
 }
 
-/// The control flow that a node is part of.
+/// The control flow that a node is part of. Not every node has a name, and each value has one node that gives it.
 fn region<'a>(model: &'a Model, node: &Node) -> Option<&'a Region> {
-    let index = model.nodes.iter().position(|known| known.name == node.name)?;
+    let index = model.nodes.iter().position(|known| known.outputs == node.outputs)?;
     model.regions.iter().find(|region| region.nodes.contains(&index))
 }
 

@@ -4,6 +4,7 @@
 use graphsmith::backend::{self, Level};
 use graphsmith::case::{Case, Generated};
 use graphsmith::input::{self, Input};
+use graphsmith::known::Known;
 use graphsmith::model::Control;
 use graphsmith::ops::control::Construct;
 use graphsmith::ops::{Choice, math};
@@ -54,4 +55,23 @@ fn backends_compute_what_the_flat_model_says() {
         }
         assert!(ran >= CASES / 2 && kinds.len() >= 2, "{construct:?}: {ran} runs, {kinds:?}");
     }
+}
+
+#[test]
+fn a_known_issue_of_a_branch_fits_nodes_without_names() {
+    let _no_grad = reference::init();
+    let text = "[[issue]]\nid = \"i\"\nbackend = \"b\"\nkinds = []\nreason = \"\"\nchain = [{ inside = \"If\" }]\n";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let known = Known::read(file.path()).unwrap();
+    let issue = known.iter().next().unwrap().0;
+    let mut fitting = 0;
+    for seed in 0..CASES {
+        let mut model = generate(Construct::If, &input::random(seed, 4)).model;
+        let expected = !model.regions.is_empty();
+        model.nodes.iter_mut().for_each(|node| node.name.clear());
+        assert_eq!(issue.fits(&model), expected, "{seed}\n{}", graph::text(&model));
+        fitting += usize::from(expected);
+    }
+    assert!((1..CASES as usize).contains(&fitting), "{fitting} of {CASES}");
 }

@@ -1,7 +1,7 @@
 //! Smaller sizes: leaves are sliced, and everything that follows from their sizes is computed anew.
 
 use super::draft::Form;
-use super::simplify::resample;
+use super::simplify::{names_type, resample};
 use super::{Search, Trust};
 use crate::case::Case;
 use crate::spec::{Attribute, Domain};
@@ -152,7 +152,8 @@ fn rename(form: &mut Form, from: usize, to: usize) -> bool {
             renamed = true;
         }
     };
-    for (_, attribute) in form.model.nodes.iter_mut().flat_map(|node| &mut node.attributes) {
+    let attributes = form.model.nodes.iter_mut().flat_map(|node| &mut node.attributes);
+    for (_, attribute) in attributes.filter(|(name, _)| !names_type(name)) {
         match attribute {
             Attribute::Int(value) => change(value),
             Attribute::Ints(values) => values.iter_mut().for_each(&mut change),
