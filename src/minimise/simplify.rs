@@ -213,7 +213,10 @@ pub fn is_required(operator: &str, attribute: &str) -> bool {
 
 /// Whether an attribute holds the code of an element type.
 pub fn names_type(attribute: &str) -> bool {
-    matches!(attribute, "to" | "dtype" | "output_dtype" | "output_datatype" | "stash_type" | "softmax_precision" | "precision")
+    matches!(
+        attribute,
+        "to" | "dtype" | "output_dtype" | "output_datatype" | "stash_type" | "softmax_precision" | "precision"
+    )
 }
 
 /// Plainer values of an attribute, the plainest first.
