@@ -1,16 +1,14 @@
 //! `graphsmith triage`: the artifacts of any number of runs, sorted into one report for each bug.
 
-use super::{Error, Exit, Result, progress, read};
+use super::{Error, Exit, Result, progress};
+use artifacts::{Artifacts, New, news};
 use child::Worker;
-use graphsmith::fuzz;
 use graphsmith::input::digest;
 use graphsmith::known::Known;
-use graphsmith::limits::MAX_INPUT_BYTES;
 use graphsmith::report;
 use indicatif::ProgressBar;
 use reproduce::Runners;
 use state::{Bucket, Entry, Fickle, Ran, State, Written};
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::num::NonZero;
@@ -18,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use worker::{Found, Job, Word};
 
+mod artifacts;
 mod child;
 mod index;
 mod program;
@@ -29,8 +28,6 @@ mod reproduce;
 mod state;
 pub mod worker;
 
-/// What inputs are called that libFuzzer saves, and those that a fuzzer left that was killed.
-const ARTIFACTS: [&str; 6] = ["crash-", "timeout-", "oom-", "leak-", "slow-unit-", fuzz::RUNNING];
 /// How often the state is saved. What is lost with the process is judged again.
 const SAVED_EVERY: Duration = Duration::from_secs(2);
 /// The page of all reports.
@@ -79,7 +76,7 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
-    let files = artifacts(&arguments.dirs)?;
+    let Artifacts { files, others } = Artifacts::of(&arguments.dirs)?;
     fs::create_dir_all(&arguments.out).map_err(|source| Error::Write { path: arguments.out.clone(), source })?;
     let mut state = State::read(&arguments.out)?;
     let mut triage = Triage { arguments, judge: Vec::new() };
@@ -101,65 +98,11 @@ pub fn main(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit> {
     let known = if arguments.worker.no_known { Known::default() } else { Known::built_in()? };
     state::replace(&arguments.out.join(INDEX), index::page(&state, &known, &arguments.out).as_bytes())?;
     tell(&state, total, known_before, &arguments.out, out)?;
+    if total == 0 && others > 0 {
+        writeln!(out, "No file is called as artifacts are, {others} otherwise: name a file itself to have it judged")?;
+    }
     let none = state.bugs().is_empty() && state.fickle.is_empty();
     Ok(if none { Exit::Fine } else { Exit::Finding })
-}
-
-/// The files to be judged, sorted.
-fn artifacts(dirs: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for dir in dirs {
-        if dir.is_file() {
-            files.push(dir.clone());
-        } else {
-            below(dir, &mut files)?;
-        }
-    }
-    files.sort();
-    files.dedup();
-    Ok(files)
-}
-
-fn below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let failed = |source| Error::Read { path: dir.to_owned(), source };
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // A link to a folder above would never end.
-        if path.is_dir() && !path.is_symlink() {
-            below(&path, files)?;
-        } else if ARTIFACTS.iter().any(|artifact| name.starts_with(artifact))
-            && !fuzz::is_at_hand(&path)
-            // Now, that whoever had it at hand may have taken it away.
-            && path.is_file()
-        {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// An input that the state does not know.
-struct New {
-    file: PathBuf,
-    digest: String,
-    bytes: u64,
-    seen: u64,
-}
-
-fn news(files: &[PathBuf], state: &State) -> Result<Vec<New>> {
-    let mut new: BTreeMap<String, New> = BTreeMap::new();
-    for file in files {
-        let bytes = read(file, MAX_INPUT_BYTES)?;
-        let digest = digest(&bytes);
-        let changed = fs::metadata(file).and_then(|data| data.modified()).ok();
-        let seen = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_secs());
-        if !state.inputs.contains_key(&digest) {
-            let input = New { file: file.clone(), digest: digest.clone(), bytes: bytes.len() as u64, seen };
-            new.entry(digest).or_insert(input);
-        }
-    }
-    Ok(new.into_values().collect())
 }
 
 struct Triage<'a> {

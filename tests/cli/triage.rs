@@ -113,6 +113,23 @@ fn a_triage_that_is_stopped_goes_on() {
 }
 
 #[test]
+fn files_of_other_names_are_told_of() {
+    let folder = Folder::new();
+    let (runs, out) = (folder.path("inputs"), folder.path("findings"));
+    fs::create_dir(&runs).unwrap();
+    fs::write(format!("{runs}/my-input"), input::random(0, 3).encode()).unwrap();
+    let output = run(&["triage", &runs, "--out", &out, "--backend", "rten"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout).contains("No file is called as artifacts are, 1 otherwise"),
+        "{}",
+        text(&output.stdout)
+    );
+    let output = run(&["triage", &format!("{runs}/my-input"), "--out", &out, "--backend", "rten"]);
+    assert!(text(&output.stdout).contains("1 files, 0 of them"), "{}", text(&output.stdout));
+}
+
+#[test]
 fn what_does_not_show_again_is_kept() {
     let folder = Folder::new();
     let runs = artifacts(&folder, 0..1);
