@@ -377,7 +377,9 @@ mod tests {
             match self.0.as_str() {
                 // SAFETY: ends the process.
                 "abort" => unsafe { libc::abort() },
-                "exit" => std::process::exit(3),
+                // SAFETY: ends the process. `exit` would run what libraries have registered, and may then wait for ever for
+                // a lock that a thread of another test held at the time of the fork.
+                "exit" => unsafe { libc::_exit(3) },
                 "terminate" => {
                     let words = b"terminate called without an active exception\n";
                     // SAFETY: the bytes are there; ends the process. What a test prints in Rust is kept by its harness.
