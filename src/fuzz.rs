@@ -60,8 +60,6 @@ const JOB: &str = "-stop_file=";
 const FORK: &str = "-fork=";
 /// Set by fork mode for the processes that it starts.
 const FORKED: &str = "GRAPHSMITH_FORKED";
-/// An option of the processes that measure what a job has found.
-const MERGE: &str = "-merge_inner=";
 /// How long a process runs. The user's comes first, and then that of a job, which counts.
 const LENGTH: &str = "-max_total_time=";
 /// libFuzzer begins with jobs of one second, two and so on: shorter than it takes to start one and to merge what it finds.
@@ -88,8 +86,6 @@ static COUNTERS: [AtomicU8; features::COUNT] = [const { AtomicU8::new(0) }; feat
 pub type Register = fn(counters: &'static [AtomicU8], places: &'static [[usize; 2]]);
 
 thread_local! {
-    /// In a process that runs the inputs of a merge, until the first of them.
-    static AT_FIRST_RUN: Cell<Option<Register>> = const { Cell::new(None) };
     // Leaked, so that it can still be read while the process exits.
     static HARNESS: Cell<Option<&'static RefCell<Harness>>> = const { Cell::new(None) };
     static SAVED: Cell<Option<&'static RefCell<Saved>>> = const { Cell::new(None) };
@@ -130,10 +126,11 @@ impl fmt::Debug for Bytes {
 pub fn init(register: Register) {
     backend::install_panic_hook();
     register_features(register);
-    if is_inner_merge(&std::env::args().collect::<Vec<_>>()) {
-        AT_FIRST_RUN.set(Some(register));
+    let arguments: Vec<String> = std::env::args().collect();
+    let merging = is_merging(&arguments);
+    if merge::is_inner(&arguments) {
+        merge::forget_places_at_first_run(register);
     }
-    let merging = is_merging(&std::env::args().collect::<Vec<_>>());
     let (mut counters, mut watched): (Vec<&'static [AtomicU8]>, _) = (vec![&COUNTERS], Vec::new());
     // On platforms where they are not found they count as well.
     if let Ok(Some(program)) = trace::program() {
@@ -311,19 +308,8 @@ fn count(found: BTreeSet<usize>) {
     }
 }
 
-/// From now on libFuzzer knows more program counters than counters, and does not count which of them were met. In a merge it would
-/// go through all that any input has met once more after each input: 200,000 of them take several times as long as the input.
-/// What a merge keeps depends on the counters alone.
-fn forget_places(register: Register) {
-    register(&[], places(std::iter::once(forget_places as *const () as usize)));
-}
-
 /// Tests one input; panics on a finding, after printing it.
 pub fn test(bytes: &Bytes) {
-    // Not earlier: before its first run libFuzzer wants as many of the one as of the other.
-    if let Some(register) = AT_FIRST_RUN.take() {
-        forget_places(register);
-    }
     merge::run(&bytes.0, || test_once(bytes));
     end_of_case();
 }
@@ -449,17 +435,13 @@ fn timeout_seconds() -> u32 {
 /// Whether libFuzzer has started this process to run the inputs of a merge. What the jobs of its fork mode have found is
 /// measured as they have found it, and quickly.
 fn is_merging(arguments: &[String]) -> bool {
-    is_inner_merge(arguments) && std::env::var_os(FORKED).is_none()
-}
-
-fn is_inner_merge(arguments: &[String]) -> bool {
-    arguments.iter().any(|argument| argument.starts_with(MERGE))
+    merge::is_inner(arguments) && std::env::var_os(FORKED).is_none()
 }
 
 /// libFuzzer's arguments, with graphsmith's defaults for what the user does not give.
 pub fn arguments(mut given: Vec<String>) -> Vec<String> {
     let is_job = given.iter().any(|argument| argument.starts_with(JOB));
-    if is_job || is_inner_merge(&given) {
+    if is_job || merge::is_inner(&given) {
         // libFuzzer's own fork mode stops its jobs when it ends, but not when it is killed. Where this is refused they end by
         // their limit on time.
         let _ = die_with(parent_id());

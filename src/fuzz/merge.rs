@@ -4,10 +4,11 @@
 //! libFuzzer merges in two processes: an outer one that starts inner ones, which run every input once and write down what it
 //! covers, in the order of a control file.
 
+use super::{Register, places};
 use crate::backend::process::{Limits, die_with, limit_memory};
 use crate::input::digest;
 use crate::{shared_memory, trace};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -18,6 +19,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::{fs, io, slice};
 
+const INNER_PROCESS: &str = "-merge_inner=";
 const CONTROL_FILE: &str = "-merge_control_file=";
 /// The longest input that a merge reads.
 const MOST_BYTES: usize = 1 << 20;
@@ -27,6 +29,8 @@ const LEFT_OUT: [&str; 3] = ["rayon", "crossbeam", "4fuzz5merge"];
 const RANDOM: u8 = 0x5a;
 
 thread_local! {
+    /// Until the first input of an inner process.
+    static AT_FIRST_RUN: Cell<Option<Register>> = const { Cell::new(None) };
     static INNER: RefCell<Option<Inner>> = const { RefCell::new(None) };
 }
 /// The control file that is to go at the end of the outer process.
@@ -69,9 +73,24 @@ pub fn start(counters: Vec<&'static [AtomicU8]>, test: impl Fn(Vec<u8>)) -> io::
     Ok(())
 }
 
+/// Whether libFuzzer has started this process to run the inputs of a merge, also of one between the jobs of its fork mode.
+pub fn is_inner(arguments: &[String]) -> bool {
+    arguments.iter().any(|argument| argument.starts_with(INNER_PROCESS))
+}
+
+/// From the first input on libFuzzer knows more program counters than counters, and does not count which of them were met. It would
+/// go through all that any input has met once more after each input: 200,000 of them take several times as long as the input.
+/// What a merge keeps depends on the counters alone. Before the first input libFuzzer wants as many of the one as of the other.
+pub fn forget_places_at_first_run(register: Register) {
+    AT_FIRST_RUN.set(Some(register));
+}
+
 /// Runs an input, in a process of its own in a merge. Where that does not come to its end, this one crashes as well: libFuzzer
 /// saves the input and goes on with the next one.
 pub fn run(input: &[u8], test: impl FnOnce()) {
+    if let Some(register) = AT_FIRST_RUN.take() {
+        register(&[], places(std::iter::once(register as usize)));
+    }
     INNER.with_borrow(|inner| match inner {
         None => test(),
         Some(inner) => match inner.run(input) {
@@ -284,6 +303,22 @@ fn inputs<'a>(folders: impl IntoIterator<Item = &'a Path>) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_one_place_more_than_counters_from_the_first_input_on() {
+        thread_local! {
+            static PLACES: Cell<usize> = const { Cell::new(0) };
+        }
+        forget_places_at_first_run(|counters, places| {
+            PLACES.set(PLACES.get() + places.len() - counters.len());
+        });
+        assert_eq!(PLACES.get(), 0, "libFuzzer refuses to start");
+        for _ in 0..2 {
+            run(&[], || assert_eq!(PLACES.get(), 1));
+        }
+        let inner = |argument: &str| is_inner(&["graph_diff".to_owned(), argument.to_owned()]);
+        assert!(inner("-merge_inner=1") && !inner("-merge=1"));
+    }
 
     #[test]
     fn the_order_depends_on_the_inputs_alone() {

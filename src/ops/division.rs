@@ -17,6 +17,8 @@ pub const DIV: OpSpec = OpSpec {
     doc: "x / y; rounded toward zero for integers.",
     build: |b| build_divided(b).map(|_| ()),
     eval: eval_div,
+    // A product with the reciprocal rounds twice.
+    numerics: Numerics::Elementwise { ulps: 2.5, absolute: 0.0 },
     guard: Some(|a| away_from_zero(a, 1e-3)),
     pole: Some(1),
     // The least integer divided by -1.
