@@ -13,11 +13,7 @@ use crate::solve::Tally;
 use crate::spec::{Role, Skip};
 use crate::stages::{self, Stage};
 use crate::swarm::Swarm;
-
-/// With this share of its results judged a case is good enough.
-const JUDGED_SHARE: f64 = 0.9;
-/// Samples, of all scales, that are tried where it is not.
-const OTHER_SAMPLES: u32 = 8;
+use crate::tensor::TensorData;
 
 /// A model ready to be judged.
 pub struct Case {
@@ -27,6 +23,7 @@ pub struct Case {
     pub onnx: Vec<u8>,
     /// The reference values in f64.
     pub wide: Values,
+    /// With [`Check::Later`] that of [`Expectation::equal`].
     pub expectation: Expectation,
     /// How many operands the search has given inputs of their own; see [`search::fit`].
     pub cuts: usize,
@@ -42,11 +39,11 @@ pub struct Case {
     pub check: Check,
 }
 
-/// When libtorch is asked in the declared types whether the error bounds hold.
+/// When error bounds are computed, and libtorch is asked in the declared types whether they hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Check {
     Now,
-    /// Before a finding is believed.
+    /// Bounds when an answer is not equal to the reference, see [`Case::bounded`]; libtorch before a finding is believed.
     Later,
 }
 
@@ -142,7 +139,7 @@ impl Case {
         }
         let Some(wide) = found.values else { return Ok(Err(NoCase::Invalid)) };
         let seed = mix(generated.seed);
-        let mut case = Case::with(generated.model, found.data, wide, check)?.more_judgeable(seed)?;
+        let mut case = Case::with(generated.model, found.data, wide, check)?;
         (case.cuts, case.levels) = (found.cuts.len(), levels);
         let add = || case.add_forms(generated.rebound, generated.axis, seed);
         stages::other_form(|| stages::stage(Stage::Rewrite, add))?;
@@ -169,27 +166,6 @@ impl Case {
             self.setting = Some(axis).filter(|axis| matches!(axis.way, Way::Setting(_)));
         }
         Ok(())
-    }
-
-    /// The same model with other valid data, if these let more of the results be judged. Most cases need none.
-    fn more_judgeable(mut self, seed: u64) -> Result<Case, Defect> {
-        for attempt in 0..OTHER_SAMPLES {
-            let Expectation { judged, elements, .. } = self.expectation;
-            if judged as f64 >= JUDGED_SHARE * elements as f64 {
-                break;
-            }
-            let data = self.model.sample(mix(seed ^ u64::from(attempt)), attempt);
-            let wide = stages::stage(Stage::Reference, || reference::run(&self.model, &data, Precision::Wide))?;
-            if !stages::stage(Stage::Search, || search::is_valid(&self.model, &wide))? {
-                continue;
-            }
-            let expectation = self.check.expectation(&self.model, &data, &wide)?;
-            if expectation.judged > judged {
-                let onnx = stages::stage(Stage::Export, || onnx::encode(&self.model, &data));
-                self = Case { data, wide, expectation, onnx, ..self };
-            }
-        }
-        Ok(self)
     }
 
     /// The case said otherwise. None where the axis changes nothing, or where the change makes data invalid.
@@ -263,6 +239,17 @@ impl Case {
         })
     }
 
+    /// What is expected of the outputs in which one of `answers` is not equal to the reference. None where there is no such
+    /// output, or where [`Case::expectation`] tells.
+    pub fn bounded<'a>(&self, answers: impl Iterator<Item = &'a [TensorData]>) -> Result<Option<Expectation>, Defect> {
+        if self.check == Check::Now {
+            return Ok(None);
+        }
+        let doubtful = self.expectation.doubtful(answers);
+        let bounded = || Expectation::unchecked(&self.model, &self.data, &self.wide, &doubtful);
+        (!doubtful.is_empty()).then(bounded).transpose()
+    }
+
     /// The same without other forms, and with bounds that libtorch holds in the declared types. None where that was seen to.
     pub fn checked(&self) -> Result<Option<Case>, Defect> {
         if self.check == Check::Now {
@@ -282,7 +269,7 @@ impl Check {
     fn expectation(self, model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
         match self {
             Check::Now => Expectation::new(model, data, wide),
-            Check::Later => Expectation::unchecked(model, data, wide),
+            Check::Later => Expectation::equal(model, wide),
         }
     }
 }

@@ -356,9 +356,13 @@ impl Harness {
     /// Judges the answers to one form.
     fn verdict_on(&mut self, part: &Part) -> Result<Verdict, Defect> {
         let Part { case, outcomes, .. } = *part;
-        let (expectation, table) = (&case.expectation, part.table());
-        self.stats.add("elements", "judged", expectation.judged as u64);
-        self.stats.add("elements", "bound too wide", (expectation.elements - expectation.judged) as u64);
+        let answers = || outcomes.iter().filter_map(|outcome| outcome.result.as_deref().ok());
+        let (bounded, table) = (case.bounded(answers())?, part.table());
+        let expectation = bounded.as_ref().unwrap_or(&case.expectation);
+        if answers().next().is_some() {
+            self.stats.add("elements", "judged", expectation.judged as u64);
+            self.stats.add("elements", "bound too wide", (expectation.elements - expectation.judged) as u64);
+        }
         let mut met = Vec::new();
         for outcome in outcomes {
             for wrong in expectation.judge_each(&outcome.result) {

@@ -130,6 +130,20 @@ impl Model {
         self.regions.iter().any(|region| region.nodes.contains(&at))
     }
 
+    /// Whether each node computes something that `values` are computed from, or one of them.
+    pub fn ancestors(&self, values: &[usize]) -> Vec<bool> {
+        let mut needed = vec![false; self.values.len()];
+        values.iter().for_each(|&value| needed[value] = true);
+        let mut ancestors = vec![false; self.nodes.len()];
+        for (node, ancestor) in self.nodes.iter().zip(&mut ancestors).rev() {
+            *ancestor = node.outputs.iter().any(|&output| needed[output]);
+            if *ancestor {
+                node.operands.iter().flatten().for_each(|&operand| needed[operand] = true);
+            }
+        }
+        ancestors
+    }
+
     /// The leaves that are graph inputs, in the order of `graph.input`.
     pub fn inputs(&self) -> impl Iterator<Item = (usize, &Leaf)> {
         self.leaves.iter().enumerate().filter(|(_, leaf)| leaf.role == Role::Input)

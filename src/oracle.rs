@@ -12,6 +12,7 @@ use crate::model::{LeafData, Model};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::stages::{Stage, stage};
 use crate::tensor::TensorData;
+use std::collections::BTreeSet;
 
 mod bounds;
 pub mod exceptional;
@@ -172,18 +173,27 @@ pub struct Outcome {
 impl Expectation {
     /// `wide` are the reference values in f64 of every value of `model` on `data`.
     pub fn new(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
-        let mut expectation = Expectation::unchecked(model, data, wide)?;
+        let all: Vec<usize> = (0..model.outputs.len()).collect();
+        let mut expectation = Expectation::unchecked(model, data, wide, &all)?;
         expectation.check(model, data)?;
         Ok(expectation)
     }
 
-    /// Without what [`Expectation::check`] does, which takes as long as the reference. For what is checked before it is believed.
-    pub fn unchecked(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
-        stage(Stage::Bounds, || Expectation::compute(model, data, wide))
+    /// The reference without error bounds, which cost more than it. An answer that is equal to it, to the bit, is right;
+    /// of others nothing is known.
+    pub fn equal(model: &Model, wide: &Values) -> Result<Expectation, Defect> {
+        Expectation::compute(model, wide, &bounds::none(model))
     }
 
-    fn compute(model: &Model, data: &LeafData, wide: &Values) -> Result<Expectation, Defect> {
-        let errors = bounds::errors(model, data, wide)?;
+    /// With error bounds of the outputs in `doubtful`; the others must be equal to the reference. Without what
+    /// [`Expectation::check`] does, which takes as long as the reference: for what is checked before it is believed.
+    pub fn unchecked(model: &Model, data: &LeafData, wide: &Values, doubtful: &[usize]) -> Result<Expectation, Defect> {
+        let values: Vec<usize> = doubtful.iter().map(|&output| model.outputs[output]).collect();
+        let errors = stage(Stage::Bounds, || bounds::errors(model, data, wide, &values))?;
+        Expectation::compute(model, wide, &errors)
+    }
+
+    fn compute(model: &Model, wide: &Values, errors: &Values) -> Result<Expectation, Defect> {
         let source = |source| Defect::Eval { operator: "the outputs", source };
         let mut expectation = Expectation { outputs: Vec::new(), elements: 0, judged: 0, suspect: 0 };
         for &output in &model.outputs {
@@ -253,6 +263,15 @@ impl Expectation {
             let wrong = 1 + beyond.count();
             Some(Difference::Range { output, element, got: got.element_text(element), wrong })
         }))
+    }
+
+    /// The outputs in which some answer is not equal to the reference, of an expectation that asks for that.
+    pub fn doubtful<'a>(&self, answers: impl Iterator<Item = &'a [TensorData]>) -> Vec<usize> {
+        let doubtful: BTreeSet<usize> = answers
+            .flat_map(|outputs| self.differences(outputs))
+            .filter_map(|difference| difference.output())
+            .collect();
+        doubtful.into_iter().collect()
     }
 
     /// An output and an element of it in which `other`, of a model that means the same, has a value that these bounds and its

@@ -18,12 +18,18 @@ const RANGE_SHARE: f64 = 0.99;
 /// well: far away a function may be flat that is steep nearby.
 const WIDE_SCALE: f64 = 1024.0;
 
-/// The error bound of each value in f64; `None` where every legal evaluation gives the same bits. An integer or bool
-/// element has the bound 0, or infinity where it may legally differ.
-pub fn errors(model: &Model, data: &LeafData, wide: &Values) -> Result<Values, Defect> {
-    let mut errors: Values = (0..model.values.len()).map(|_| None).collect();
+/// No error anywhere.
+pub fn none(model: &Model) -> Values {
+    (0..model.values.len()).map(|_| None).collect()
+}
+
+/// The error bounds in f64 of `wanted` and of the values that these are computed from; `None` where every legal evaluation
+/// gives the same bits. An integer or bool element has the bound 0, or infinity where it may legally differ.
+pub fn errors(model: &Model, data: &LeafData, wide: &Values, wanted: &[usize]) -> Result<Values, Defect> {
+    let mut errors = none(model);
     let exceptional = exceptional::concerns(data);
-    for node in &model.nodes {
+    let ancestors = model.ancestors(wanted);
+    for node in model.nodes.iter().zip(ancestors).filter_map(|(node, needed)| needed.then_some(node)) {
         let source = |source| Defect::Eval { operator: node.spec.name, source };
         let outputs = node_errors(model, node, wide, &errors, exceptional).map_err(source)?;
         for (&value, error) in node.outputs.iter().zip(outputs) {
@@ -313,7 +319,7 @@ mod tests {
         let bound = |z: f32| {
             let data = [1e7, 0.3, z, 1.0].map(|element| TensorData::new(&[1], &[element])).to_vec();
             let wide = reference::run(&model, &data, Precision::Wide).unwrap();
-            let errors = errors(&model, &data, &wide).unwrap();
+            let errors = errors(&model, &data, &wide, &model.outputs).unwrap();
             f64::try_from(errors[6].as_ref().unwrap().sum(Kind::Double)).unwrap()
         };
         assert!(bound(9e6).is_finite());
@@ -342,7 +348,8 @@ mod tests {
         let data = vec![TensorData::new(&[1], &[0.0f64])];
         let wide = reference::run(&model, &data, Precision::Wide).unwrap();
         let error =
-            f64::try_from(errors(&model, &data, &wide).unwrap()[3].as_ref().unwrap().sum(Kind::Double)).unwrap();
+            f64::try_from(errors(&model, &data, &wide, &model.outputs).unwrap()[3].as_ref().unwrap().sum(Kind::Double))
+                .unwrap();
         assert!(error > 0.2, "{error}");
     }
 }

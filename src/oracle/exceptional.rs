@@ -20,8 +20,9 @@ pub fn is_judgeable(model: &Model, data: &LeafData, wide: &Values) -> Result<boo
     if !concerns(data) {
         return Ok(false);
     }
-    let errors = super::bounds::errors(model, data, wide)?;
-    Ok(model.values.iter().zip(&errors).all(|(value, error)| value.dtype.is_float() || error.is_none()))
+    let integers: Vec<usize> = (0..model.values.len()).filter(|&value| !model.values[value].dtype.is_float()).collect();
+    let errors = super::bounds::errors(model, data, wide, &integers)?;
+    Ok(integers.iter().all(|&value| errors[value].is_none()))
 }
 
 /// Whether a node meets exceptional values: among its operands or results, or as operands where it is undefined.

@@ -19,14 +19,12 @@ impl Cone {
 
     /// The cone of `node`.
     pub fn of(model: &Model, node: usize) -> Cone {
-        let mut needed = vec![false; model.values.len()];
-        model.nodes[node].operands.iter().flatten().for_each(|&operand| needed[operand] = true);
-        for earlier in model.nodes[..node].iter().rev() {
-            if earlier.outputs.iter().any(|&output| needed[output]) {
-                earlier.operands.iter().flatten().for_each(|&operand| needed[operand] = true);
-            }
+        let mut read = vec![false; model.values.len()];
+        let ancestors = model.ancestors(&model.nodes[node].outputs);
+        for earlier in model.nodes.iter().zip(ancestors).filter_map(|(node, needed)| needed.then_some(node)) {
+            earlier.operands.iter().flatten().for_each(|&operand| read[operand] = true);
         }
-        let free = |&leaf: &usize| model.leaves[leaf].content.is_none() && needed[model.leaves[leaf].value];
+        let free = |&leaf: &usize| model.leaves[leaf].content.is_none() && read[model.leaves[leaf].value];
         let leaves: Vec<usize> = (0..model.leaves.len()).filter(free).collect();
         let mut moved = vec![false; model.values.len()];
         leaves.iter().for_each(|&leaf| moved[model.leaves[leaf].value] = true);
