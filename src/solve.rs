@@ -3,11 +3,12 @@
 //! The current assignment of [`Vars`] always fulfils every law admitted so far. A record's new laws are admitted
 //! when the hints of its new variables fulfil them, when equalities carry values over to new variables, when a few moves
 //! of variables mend what is broken (see [`repair`]), or when Z3 finds another assignment for the variables that the
-//! failing laws reach. Whatever the way, every law is then evaluated in Rust again: two interpreters of one text.
+//! failing laws reach, unless narrowing their ranges shows that there is none (see [`narrow`]). Whatever the way, every law is then evaluated in Rust again: two interpreters of one text.
 
 use crate::spec::Skip;
-use crate::term::{Law, Relation, Term, Vars};
+use crate::term::{BinaryOp, Law, Relation, Term, Vars};
 
+mod narrow;
 #[cfg(test)]
 mod random_laws;
 mod repair;
@@ -29,6 +30,8 @@ pub struct Tally {
     pub by_hints: usize,
     /// A few variables were moved.
     pub by_repair: usize,
+    /// Narrowing showed that no assignment is left.
+    pub hopeless: usize,
     /// Z3 found an assignment.
     pub by_solver: usize,
     /// Z3 found that there is none, or nothing.
@@ -69,10 +72,7 @@ impl Laws {
         } else if self.repair(vars, &new, first_new) {
             self.tally.by_repair += 1;
         } else {
-            let answer = self.ask(vars, &new, first_new);
-            self.tally.by_solver += usize::from(answer.is_ok());
-            self.tally.refused_by_solver += usize::from(answer.is_err());
-            answer?;
+            self.ask(vars, &new, first_new)?;
         }
         self.append(&new, vars.len());
         Ok(())
@@ -88,11 +88,18 @@ impl Laws {
         mended
     }
 
-    /// Asks Z3 for an assignment that fulfils `new` and all admitted laws.
-    fn ask(&self, vars: &mut Vars, new: &[Law], first_new: usize) -> Result<(), Skip> {
+    /// Asks Z3 for an assignment that fulfils `new` and all admitted laws, unless there is none at a glance.
+    fn ask(&mut self, vars: &mut Vars, new: &[Law], first_new: usize) -> Result<(), Skip> {
         let reached = self.reached(vars, new);
         let coupled: Vec<Law> = self.laws.iter().chain(new).filter(|law| touches(law, &reached)).copied().collect();
-        smt::solve(vars, &coupled, &reached, first_new)?;
+        if narrow::is_hopeless(vars, &coupled) {
+            self.tally.hopeless += 1;
+            return Err(Skip::Unsolvable);
+        }
+        let answer = smt::solve(vars, &coupled, &reached, first_new);
+        self.tally.by_solver += usize::from(answer.is_ok());
+        self.tally.refused_by_solver += usize::from(answer.is_err());
+        answer?;
         for law in &coupled {
             assert!(law.holds(vars), "Z3's assignment breaks the law {law}");
         }
@@ -135,6 +142,17 @@ impl Laws {
             }
         }
     }
+}
+
+/// The value at which a question to Z3 holds the right operand: that of a product of two terms, which makes it linear, and of
+/// a division. What is undefined now cannot be held; 1 is in the range of most factors and divisors.
+fn held_value(op: BinaryOp, a: Term, b: Term, vars: &Vars) -> Option<i64> {
+    let least = match op {
+        BinaryOp::Mul if a.as_const().is_none() => i64::MIN,
+        BinaryOp::Div | BinaryOp::Rem => 1,
+        _ => return None,
+    };
+    Some(b.eval(vars).unwrap_or(1).max(least))
 }
 
 fn touches(law: &Law, reached: &[bool]) -> bool {
@@ -191,7 +209,7 @@ mod tests {
         assert_eq!(laws.tally, Tally { by_hints: 1, by_repair: 2, ..Tally::default() });
         let snapshot = vars.snapshot();
         assert_eq!(laws.admit(&mut vars, vec![size.at_least(300)], snapshot.len()), Err(Skip::Unsolvable));
-        assert_eq!(laws.tally.refused_by_solver, 1);
+        assert_eq!(laws.tally.hopeless, 1);
         vars.restore(snapshot);
         assert!(laws.iter().all(|law| law.holds(&vars)));
     }

@@ -359,6 +359,11 @@ impl Vars {
         self.ranges[var.0 as usize]
     }
 
+    /// The inclusive ranges of all variables.
+    pub fn ranges(&self) -> &[(i64, i64)] {
+        &self.ranges
+    }
+
     pub fn in_range(&self, var: Var, value: i64) -> bool {
         let (low, high) = self.range(var);
         (low..=high).contains(&value)

@@ -5,6 +5,7 @@
 //! is one of quantifier-free linear integer arithmetic. The budget is Z3's own resource count, never a clock, and
 //! each question gets a fresh context, so that answers do not depend on earlier questions.
 
+use super::held_value;
 use crate::limits::{SOLVER_RLIMIT, SOLVER_ROUNDS};
 use crate::spec::Skip;
 use crate::term::{BinaryOp, Expr, Law, Relation, Term, Var, Vars};
@@ -73,10 +74,9 @@ impl Question {
             Expr::Binary(op, a, b) => (op, a, b),
         };
         let left = self.term(a, vars);
-        let right = match op {
-            BinaryOp::Mul if a.as_const().is_none() => self.held(b, vars, i64::MIN),
-            BinaryOp::Div | BinaryOp::Rem => self.held(b, vars, 1),
-            _ => self.term(b, vars),
+        let right = match held_value(op, a, b, vars) {
+            Some(value) => self.held(b, vars, value),
+            None => self.term(b, vars),
         };
         match op {
             BinaryOp::Add => left + right,
@@ -89,10 +89,8 @@ impl Question {
         }
     }
 
-    /// The current value of `term`, or `least` if that is more, as a numeral, with the requirement that the term has it.
-    fn held(&mut self, term: Term, vars: &Vars, least: i64) -> Int {
-        // What is undefined now cannot be held; 1 is in the range of most factors and divisors.
-        let value = term.eval(vars).unwrap_or(1).max(least);
+    /// A value of `term` as a numeral, with the requirement that the term has it.
+    fn held(&mut self, term: Term, vars: &Vars, value: i64) -> Int {
         let held = Int::from_i64(value);
         if term.as_const() != Some(value) {
             let term = self.term(term, vars);

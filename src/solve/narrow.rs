@@ -1,0 +1,201 @@
+//! Narrows the ranges of variables to what laws leave of them: hull consistency (Benhamou, Goualard, Granvilliers and Puget,
+//! "Revising hull and box consistency", ICLP 1999). It finds most of the questions that have no answer, each of which
+//! would cost Z3 a context.
+
+use super::held_value;
+use crate::term::{BinaryOp, Expr, Law, Relation, Term, Vars};
+
+/// After so many rounds over all laws nothing more is expected.
+const ROUNDS: usize = 16;
+
+/// All integers from the first to the second.
+type Interval = (i64, i64);
+
+const ANY: Interval = (i64::MIN, i64::MAX);
+
+/// No values are left.
+struct Nothing;
+
+struct Narrowing<'a> {
+    vars: &'a Vars,
+    /// What is left of each variable's range.
+    ranges: Vec<Interval>,
+    changed: bool,
+}
+
+/// Whether some variable is left without any value where the laws hold and where the factors that Z3 would be asked with
+/// keep their values. Where not, there may still be no answer.
+pub fn is_hopeless(vars: &Vars, laws: &[Law]) -> bool {
+    let mut narrowing = Narrowing { vars, ranges: vars.ranges().to_vec(), changed: true };
+    for _ in 0..ROUNDS {
+        if !std::mem::take(&mut narrowing.changed) {
+            return false;
+        }
+        if laws.iter().try_for_each(|law| narrowing.fulfil(law)).is_err() {
+            return true;
+        }
+    }
+    false
+}
+
+impl Narrowing<'_> {
+    fn fulfil(&mut self, law: &Law) -> Result<(), Nothing> {
+        self.hold_factors(law.left)?;
+        self.hold_factors(law.right)?;
+        let (left, right) = (self.reach(law.left), self.reach(law.right));
+        match law.relation {
+            Relation::Equal => {
+                self.narrow(law.left, right)?;
+                self.narrow(law.right, left)
+            }
+            Relation::AtMost => {
+                self.narrow(law.left, (i64::MIN, right.1))?;
+                self.narrow(law.right, (left.0, i64::MAX))
+            }
+            Relation::Differ => match left == right && left.0 == left.1 {
+                true => Err(Nothing),
+                false => Ok(()),
+            },
+        }
+    }
+
+    /// Requires of every factor that is held that it has its value.
+    fn hold_factors(&mut self, term: Term) -> Result<(), Nothing> {
+        let Expr::Binary(op, a, b) = term.expr() else { return Ok(()) };
+        self.hold_factors(a)?;
+        self.hold_factors(b)?;
+        match self.factor(op, a, b) {
+            Some(held) => self.narrow(b, (held, held)),
+            None => Ok(()),
+        }
+    }
+
+    /// The value at which the right operand is held, if it is.
+    fn factor(&self, op: BinaryOp, a: Term, b: Term) -> Option<i64> {
+        held_value(op, a, b, self.vars)
+    }
+
+    /// An interval that holds every value of a term.
+    fn reach(&self, term: Term) -> Interval {
+        let (op, a, b) = match term.expr() {
+            Expr::Const(value) => return (value, value),
+            Expr::Var(var) => return self.ranges[var.0 as usize],
+            Expr::Binary(op, a, b) => (op, a, b),
+        };
+        let (left, right) = (self.reach(a), self.reach(b));
+        match (op, self.factor(op, a, b)) {
+            (BinaryOp::Div, Some(by)) => (left.0.div_euclid(by), left.1.div_euclid(by)),
+            (BinaryOp::Rem, Some(by)) if left.0.div_euclid(by) == left.1.div_euclid(by) => {
+                (left.0.rem_euclid(by), left.1.rem_euclid(by))
+            }
+            (BinaryOp::Rem, Some(by)) => (0, by - 1),
+            (BinaryOp::Mul, Some(by)) => multiple(left, by),
+            // Otherwise the left one is a constant.
+            (BinaryOp::Mul, None) => multiple(right, left.0),
+            (BinaryOp::Add, _) => (left.0.saturating_add(right.0), left.1.saturating_add(right.1)),
+            (BinaryOp::Sub, _) => (left.0.saturating_sub(right.1), left.1.saturating_sub(right.0)),
+            (BinaryOp::Min, _) => (left.0.min(right.0), left.1.min(right.1)),
+            (BinaryOp::Max, _) => (left.0.max(right.0), left.1.max(right.1)),
+            (BinaryOp::Div | BinaryOp::Rem, None) => ANY,
+        }
+    }
+
+    /// Keeps of the variables of a term what may give it a value in an interval.
+    fn narrow(&mut self, term: Term, within: Interval) -> Result<(), Nothing> {
+        let reach = self.reach(term);
+        let within = both(reach, within)?;
+        let (op, a, b) = match term.expr() {
+            Expr::Const(_) => return Ok(()),
+            Expr::Var(var) => {
+                self.changed |= within != reach;
+                self.ranges[var.0 as usize] = within;
+                return Ok(());
+            }
+            Expr::Binary(op, a, b) => (op, a, b),
+        };
+        if within == reach && op != BinaryOp::Rem {
+            return Ok(());
+        }
+        let (low, high) = within;
+        let (left, right) = (self.reach(a), self.reach(b));
+        match (op, self.factor(op, a, b)) {
+            (BinaryOp::Div, Some(by)) => {
+                self.narrow(a, (low.saturating_mul(by), high.saturating_mul(by).saturating_add(by - 1)))
+            }
+            (BinaryOp::Rem, Some(by)) if low == high => {
+                let (least, most) = left;
+                let up = (i128::from(low) - i128::from(least)).rem_euclid(by.into()) as i64;
+                let down = (i128::from(most) - i128::from(low)).rem_euclid(by.into()) as i64;
+                self.narrow(a, (least.saturating_add(up), most.saturating_sub(down)))
+            }
+            (BinaryOp::Mul, Some(by)) => self.narrow(a, quotient(within, by)?),
+            (BinaryOp::Mul, None) => self.narrow(b, quotient(within, left.0)?),
+            (BinaryOp::Add, _) => {
+                self.narrow(a, (low.saturating_sub(right.1), high.saturating_sub(right.0)))?;
+                self.narrow(b, (low.saturating_sub(left.1), high.saturating_sub(left.0)))
+            }
+            (BinaryOp::Sub, _) => {
+                self.narrow(a, (low.saturating_add(right.0), high.saturating_add(right.1)))?;
+                self.narrow(b, (left.0.saturating_sub(high), left.1.saturating_sub(low)))
+            }
+            (BinaryOp::Min, _) => {
+                // The operand that must be the least, where the other cannot.
+                self.narrow(a, (low, if right.0 > high { high } else { i64::MAX }))?;
+                self.narrow(b, (low, if left.0 > high { high } else { i64::MAX }))
+            }
+            (BinaryOp::Max, _) => {
+                self.narrow(a, (if right.1 < low { low } else { i64::MIN }, high))?;
+                self.narrow(b, (if left.1 < low { low } else { i64::MIN }, high))
+            }
+            (BinaryOp::Div | BinaryOp::Rem, _) => Ok(()),
+        }
+    }
+}
+
+fn both(a: Interval, b: Interval) -> Result<Interval, Nothing> {
+    let (low, high) = (a.0.max(b.0), a.1.min(b.1));
+    if low <= high { Ok((low, high)) } else { Err(Nothing) }
+}
+
+fn multiple((low, high): Interval, by: i64) -> Interval {
+    let (a, b) = (low.saturating_mul(by), high.saturating_mul(by));
+    (a.min(b), a.max(b))
+}
+
+/// What may be multiplied by `by` to be within an interval.
+fn quotient((low, high): Interval, by: i64) -> Result<Interval, Nothing> {
+    let up = |a: i64, by: i64| a.div_euclid(by) + i64::from(a.rem_euclid(by) > 0);
+    match by {
+        0 if low <= 0 && 0 <= high => Ok(ANY),
+        0 => Err(Nothing),
+        1.. => Ok((up(low, by), high.div_euclid(by))),
+        // Both ends change their signs with the factor.
+        _ => Ok((up(high.saturating_neg(), -by), low.saturating_neg().div_euclid(-by))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::term;
+
+    #[test]
+    fn what_laws_leave() {
+        term::reset();
+        let mut vars = Vars::default();
+        let mut variable = |range, hint| Term::var(vars.fresh(range, hint));
+        let (size, start, group) = (variable(1..=256, 9), variable(0..=8, 0), variable(1..=4, 4));
+        let hopeless = |laws: &[Law]| is_hopeless(&vars, laws);
+        assert!(hopeless(&[size.at_least(300)]));
+        assert!(hopeless(&[(size - start).at_most(0), size.at_least(9)]));
+        assert!(!hopeless(&[(size - start).at_most(0), size.at_least(8)]));
+        // The group is held at 4.
+        assert!(hopeless(&[size.divisible_by(group), size.at_least(5), size.at_most(7)]));
+        assert!(!hopeless(&[size.divisible_by(group), size.at_least(5), size.at_most(8)]));
+        assert!(hopeless(&[(size * 3).equals(start + 25), start.at_most(1)]));
+        assert!(!hopeless(&[(size * 3).equals(start + 25), start.at_most(2)]));
+        assert!(hopeless(&[(size / 2).equals(4), size.differs(9), size.at_least(9)]));
+        assert!(hopeless(&[size.min(start).equals(3), start.at_least(5), size.at_most(2)]));
+        assert!(hopeless(&[size.max(start).equals(3), start.at_most(2), size.at_least(4)]));
+    }
+}
