@@ -360,7 +360,10 @@ impl Harness {
         let answers = || outcomes.iter().filter_map(|outcome| outcome.result.as_deref().ok());
         let (bounded, table) = (case.bounded(answers())?, part.table());
         let expectation = bounded.as_ref().unwrap_or(&case.expectation);
-        if answers().next().is_some() {
+        let answered: BTreeSet<&str> =
+            outcomes.iter().filter(|outcome| outcome.result.is_ok()).map(|outcome| outcome.backend).collect();
+        self.stats.count("answered by", format_args!("{} backends", answered.len()));
+        if !answered.is_empty() {
             self.stats.add("elements", "judged", expectation.judged as u64);
             self.stats.add("elements", "bound too wide", (expectation.elements - expectation.judged) as u64);
         }

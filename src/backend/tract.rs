@@ -4,7 +4,8 @@ use super::{Answer, Backend, Error, Failure, Level, Loaded, Session, assert_whol
 use crate::dtype::DType;
 use crate::features::{self, Histogram};
 use crate::tensor::TensorData;
-use std::sync::Arc;
+use std::env;
+use std::sync::{Arc, Once};
 use tract_onnx::Onnx;
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceModelExt, TValue, Tensor, TractError, TractResult, TypedModel, TypedSimplePlan,
@@ -17,7 +18,27 @@ pub const ID: &str = "tract";
 /// Translation already folds constants of fewer than 16 elements; that cannot be switched off.
 struct Tract(Onnx);
 
+/// The kernels for AMX of tract 0.23.9 read beyond the packed operand: they take the inner dimension 64 elements at a time
+/// (tract-linalg, x86_64/fma/avx512amx_mmm_i32_8x8.S.j2 and 16x16), the operand is padded to a multiple of 4 (`PackedI8K4`,
+/// src/x86_64/mmm.rs). Now and then that is a SIGSEGV, in every model with a product of integers. So that these are tested
+/// at all, tract takes the kernels of processors without AMX, unless the variable is set.
+const INSTRUCTIONS: (&str, &str) = ("TRACT_CPU_ISA", "-amx-int8");
+const READS_BEYOND: &str = "0.23.9";
+
+fn avoid_amx() {
+    static ONCE: Once = Once::new();
+    let (name, without) = INSTRUCTIONS;
+    ONCE.call_once(|| {
+        if env::var_os(name).is_none() && locked_version("tract-onnx") == READS_BEYOND {
+            // SAFETY: backends are opened before there are threads; tests open them from several, in which nothing but
+            // Rust's own functions, which take turns, sets or reads variables.
+            unsafe { env::set_var(name, without) };
+        }
+    });
+}
+
 pub fn open() -> Result<Box<dyn Backend>, Error> {
+    avoid_amx();
     Ok(Box::new(Tract(tract_onnx::onnx())))
 }
 
