@@ -76,6 +76,8 @@ pub enum NoCase {
     Empty,
     /// The search found no data without exceptional values.
     Invalid,
+    /// Every backend is known to lack something in the model.
+    Unsupported,
 }
 
 impl std::fmt::Display for NoCase {
@@ -83,6 +85,7 @@ impl std::fmt::Display for NoCase {
         f.write_str(match self {
             NoCase::Empty => "the input describes no operator",
             NoCase::Invalid => "no inputs without exceptional values were found",
+            NoCase::Unsupported => "no backend takes all of its operators",
         })
     }
 }
