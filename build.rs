@@ -38,7 +38,18 @@ fn main() {
         let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap());
         let ort = package.join(".native/onnxruntime/libonnxruntime.so");
         println!("cargo::rustc-env=GRAPHSMITH_ORT_DYLIB={}", ort.display());
+        compile(Path::new("src/reference/autograd.cpp"));
     }
+}
+
+/// C++ against libtorch, which the tch crate compiles and links as well.
+fn compile(source: &Path) {
+    println!("cargo::rerun-if-changed={}", source.display());
+    let headers = folder("LIBTORCH_INCLUDE").or_else(|| folder("LIBTORCH"));
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").warnings(false).file(source);
+    headers.map(|folder| build.include(folder.join("include")));
+    build.compile("graphsmith_autograd");
 }
 
 /// The folder named by an environment variable, which is usually set by .cargo/config.toml.

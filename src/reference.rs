@@ -6,6 +6,8 @@ use crate::spec::{Args, args::kind_of};
 use crate::tensor::TensorData;
 use tch::{Kind, Tensor};
 
+pub mod autograd;
+
 /// How floats are computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {
@@ -82,11 +84,18 @@ pub fn args<'a>(model: &Model, node: &'a Node, values: &Values, precision: Preci
     }
 }
 
+/// No gradients on this thread while it lives.
+pub struct NoGradients {
+    _layers: autograd::Layers,
+    _guard: tch::NoGradGuard,
+}
+
 /// Settings that every user of libtorch here needs: one thread (tensors are tiny), a fixed seed, no gradients.
-pub fn init() -> tch::NoGradGuard {
+#[must_use]
+pub fn init() -> NoGradients {
     tch::set_num_threads(1);
     tch::manual_seed(0);
-    tch::no_grad_guard()
+    NoGradients { _layers: autograd::without(), _guard: tch::no_grad_guard() }
 }
 
 /// The largest magnitude among all 64-bit integers of a model.

@@ -5,7 +5,7 @@ use super::cone::Cone;
 use super::validity::{RANGE_SHARE, all, guards, in_range, node_is_valid};
 use crate::dtype::DType;
 use crate::model::{Model, Node, sample_scale};
-use crate::reference::{self, Defect, Precision, Values};
+use crate::reference::{self, Defect, Precision, Values, autograd};
 use crate::spec::Domain;
 use tch::{Kind, Tensor};
 
@@ -38,7 +38,7 @@ struct Parameter {
 impl Search<'_> {
     /// Moves the float leaves of a cone until all of its nodes are valid. Whether that was reached.
     pub(super) fn descend(&mut self, cone: &Cone) -> Result<bool, Defect> {
-        tch::with_grad(|| self.descend_with_gradients(cone))
+        autograd::with(|| self.descend_with_gradients(cone))
     }
 
     fn descend_with_gradients(&mut self, cone: &Cone) -> Result<bool, Defect> {
