@@ -25,6 +25,13 @@ pub fn any<const N: usize>(tensors: [&Tensor; N], f: impl Fn([f64; N]) -> bool) 
     Ok((0..slices.first().map_or(0, |slice| slice.len())).any(|index| f(slices.map(|slice| slice[index]))))
 }
 
+/// A tensor with these elements, of which there are as many as the shape has.
+pub fn tensor(shape: &[i64], values: &[f64]) -> Result<Tensor, TchError> {
+    let mut result = Tensor::f_empty(shape, DOUBLE)?;
+    elements_mut(&mut result, values.len()).copy_from_slice(values);
+    Ok(result)
+}
+
 /// The elements of a tensor.
 pub fn read(tensor: &Tensor) -> Result<Vec<f64>, TchError> {
     let owned = laid_out(&[tensor], &tensor.size())?;
@@ -92,7 +99,9 @@ mod tests {
         assert_eq!(read(&turned).unwrap(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
         assert!(any([&column, &row], |[x, y]| x * y == 60.0).unwrap());
         assert!(!any([&column], |[x]| x > 3.0).unwrap());
+        assert_eq!(tensor(&[3, 2], &[1.0, 4.0, 2.0, 5.0, 3.0, 6.0]).unwrap(), turned);
         let empty = Tensor::zeros([0, 2], DOUBLE);
+        assert_eq!(tensor(&[0, 2], &[]).unwrap().size(), [0, 2]);
         assert_eq!(zip([&empty, &row], |[x, _]| x).unwrap().size(), [0, 2]);
         let scalar = Tensor::from(2.0f64);
         assert_eq!(zip([&scalar], |[x]| x * x).unwrap().size(), [0; 0]);

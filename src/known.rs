@@ -188,9 +188,8 @@ static LACKS: LazyLock<Vec<Lack>> =
 /// Whether a backend is known to lack what some node of the model asks of it. To ask it costs time, and is no fault.
 pub fn lacks(backend: &str, version: &str, model: &Model) -> bool {
     let version = semver::Version::parse(version);
-    let applies = |lack: &&Lack| {
-        lack.backend == backend && version.as_ref().is_ok_and(|version| lack.versions.matches(version))
-    };
+    let applies =
+        |lack: &&Lack| lack.backend == backend && version.as_ref().is_ok_and(|version| lack.versions.matches(version));
     let of_backend: Vec<&Lack> = LACKS.iter().filter(applies).collect();
     model.nodes.iter().any(|node| of_backend.iter().any(|lack| lack.node.fits(model, node)))
 }

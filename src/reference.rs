@@ -1,6 +1,7 @@
 //! The reference: each operator's `eval` in libtorch, node by node, with every intermediate value.
 
 use crate::dtype::DType;
+use crate::elements;
 use crate::model::{LeafData, Model, Node};
 use crate::spec::{Args, args::kind_of};
 use crate::tensor::TensorData;
@@ -127,6 +128,9 @@ fn stored_kind(dtype: DType) -> Kind {
 /// A libtorch tensor in the kind that the reference holds `data`'s type in.
 pub fn to_tensor(data: &TensorData, wide: bool) -> Tensor {
     let shape: Vec<i64> = data.shape.iter().map(|&dim| dim as i64).collect();
+    if wide && data.dtype.is_float() {
+        return elements::tensor(&shape, &data.to_f64()).expect("there is memory for what is there already");
+    }
     let tensor =
         Tensor::from_data_size(&data.bytes, &shape, stored_kind(data.dtype)).to_kind(kind_of(data.dtype, wide));
     // What was read as signed: the sign bit is the highest bit of the magnitude.

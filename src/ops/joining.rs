@@ -24,7 +24,15 @@ pub const TILE: OpSpec = OpSpec {
         b.output(x.dtype, x.shape.iter().zip(repeats).map(|(&dim, repeat)| dim * repeat).collect::<Vec<_>>());
         Ok(())
     },
-    eval: |a| one(a.x(0).f_repeat(a.list(1).unwrap_or_default())),
+    eval: |a| {
+        // By one copy, in place of libtorch's many views.
+        let (shape, repeats) = (a.shape(0), a.list(1).unwrap_or_default());
+        let sizes = || shape.iter().zip(&repeats);
+        let apart: Vec<i64> = sizes().flat_map(|(&size, _)| [1, size]).collect();
+        let repeated: Vec<i64> = sizes().flat_map(|(&size, &repeat)| [repeat, size]).collect();
+        let together: Vec<i64> = sizes().map(|(size, repeat)| size * repeat).collect();
+        one(a.x(0).f_reshape(apart)?.f_expand(repeated, false)?.f_reshape(together))
+    },
     ..OpSpec::BASE
 };
 
