@@ -33,7 +33,7 @@ fn stages_of_a_sweep_add_up() {
         let numbers = row(name)[name.len()..].split_whitespace().filter_map(|cell| cell.parse().ok());
         numbers.collect()
     };
-    let parts = ["input search", "error bounds", "judging"].map(|name| cells(name)[0]);
+    let parts = ["input search", "export", "judging"].map(|name| cells(name)[0]);
     assert!(parts.iter().sum::<f64>() <= cells("all")[0], "{stages}");
     assert_eq!(cells("all")[2], 100.0, "{stages}");
     assert!(stages.lines().any(|line| line.starts_with("inside the backends")), "{stages}");
