@@ -2,6 +2,7 @@
 
 use super::ball::{Ball, Operands, Sum, radii, values};
 use super::cells::{Direction, activations, gru_step, lstm_step, rnn_step, set_activations};
+use super::movement::refuse;
 use crate::dtype::{DType, FLOATS};
 use crate::spec::{Args, Builder, Domain, Numerics, OpSpec, Operand, Skip};
 use crate::term::Term;
@@ -191,13 +192,17 @@ fn set_attributes(b: &mut Builder, cell: &Cell, sizes: &Sizes) {
 /// The outputs: all states h, the last h, and for LSTM the last c.
 fn layer(o: &Operands, cell: &Cell) -> Result<Vec<Ball>, TchError> {
     let a = o.args;
+    let hidden = *a.shape(2).last().unwrap_or(&0);
+    if a.int("hidden_size", hidden) != hidden {
+        return refuse("a hidden_size that the weights do not have");
+    }
     let batch_first = a.int("layout", 0) != 0;
     let lay = |ball: Ball| if batch_first { ball.moved(|x| x.f_transpose(0, 1)) } else { Ok(ball) };
     let x = lay(o.ball(0)?)?;
     let direction = a.text("direction", "forward");
     let directions = a.shape(1)[0];
     let mut activations = activations(a, cell.activations, directions)?;
-    let shape = [directions, x.value.size()[1], *a.shape(2).last().unwrap_or(&0)];
+    let shape = [directions, x.value.size()[1], hidden];
     let first_states = cell.states.iter().map(|&operand| match o.optional(operand)? {
         Some(state) => lay(state),
         None => o.certain(Tensor::f_zeros(shape, (x.value.kind(), tch::Device::Cpu))?, a.dtype(0)),
@@ -317,6 +322,14 @@ mod tests {
         assert_near(&gru[0], &[0.009_949, 0.026_446, -0.060_555, -0.003_619]);
         let gru = eval_all(&GRU, &operands(3), &[("linear_before_reset", Int(1))], &[F32]);
         assert_near(&gru[0], &[0.074_752, 0.065_054, 0.038_279, 0.053_628]);
+    }
+
+    /// Which the minimiser must not make of a legal one.
+    #[test]
+    #[should_panic(expected = "hidden_size that the weights do not have")]
+    fn a_contradicting_hidden_size_is_refused() {
+        let operands = [ramp(&[2, 1, 2], -0.5), ramp(&[1, 2, 2], -0.5), ramp(&[1, 2, 2], -0.2)];
+        eval_all(&RNN, &operands, &[("hidden_size", Int(1))], &[F32]);
     }
 
     #[test]
