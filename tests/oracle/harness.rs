@@ -3,11 +3,13 @@
 use crate::canary::{Behaviour, Canary};
 use crate::chain;
 use graphsmith::backend::{Failure, Level};
-use graphsmith::case::{Case, Check};
+use graphsmith::case::{self, Case, Check, NoCase};
+use graphsmith::dtype::DType;
 use graphsmith::finding::{Blame, blame};
 use graphsmith::harness::{Harness, Verdict};
-use graphsmith::known::Known;
-use graphsmith::model::{Leaf, Value};
+use graphsmith::input;
+use graphsmith::known::{self, Known};
+use graphsmith::model::{Leaf, Model, Value};
 use graphsmith::onnx;
 use graphsmith::oracle::{Expectation, Kind};
 use graphsmith::reference;
@@ -195,12 +197,12 @@ fn a_fatal_issue_keeps_the_backend_from_running() {
     assert!(harness.summary().contains("the-issue"), "{}", harness.summary());
 }
 
-/// A support table that has every form of the case in one list.
-fn table(case: &Case, list: impl Fn(&mut Forms) -> &mut Vec<String>) -> Table {
+/// A support table that has every form of the model in one list.
+fn table(model: &Model, list: impl Fn(&mut Forms) -> &mut Vec<String>) -> Table {
     let mut table = Table::default();
-    for node in &case.model.nodes {
-        let version = schema::signature(node.spec.name, case.model.opset).expect("an operator of the opset").version;
-        list(table.operators.entry(key(node.spec.name, version)).or_default()).push(case.model.form(node));
+    for node in &model.nodes {
+        let version = schema::signature(node.spec.name, model.opset).expect("an operator of the opset").version;
+        list(table.operators.entry(key(node.spec.name, version)).or_default()).push(model.form(node));
     }
     table
 }
@@ -219,20 +221,20 @@ fn support_tables_decide_what_a_refusal_means() {
         (verdict, canary.compiled.get())
     };
     let refuse = |support| refuse_case(&case, support);
-    let (never_run, compiled) = refuse(Some(table(&case, |forms| &mut forms.no)));
+    let (never_run, compiled) = refuse(Some(table(&case.model, |forms| &mut forms.no)));
     assert!(matches!(never_run, Verdict::Agree) && compiled == 0, "what is not supported must not be run");
-    let (partial, compiled) = refuse(Some(table(&case, |forms| &mut forms.partial)));
+    let (partial, compiled) = refuse(Some(table(&case.model, |forms| &mut forms.partial)));
     assert!(matches!(partial, Verdict::Agree) && compiled == 2, "what is partly supported may be refused");
     let (unprobed, compiled) = refuse(None);
     assert!(matches!(unprobed, Verdict::Agree) && compiled == 2, "what was never probed may be refused");
-    match refuse(Some(table(&case, |forms| &mut forms.yes))).0 {
+    match refuse(Some(table(&case.model, |forms| &mut forms.yes))).0 {
         Verdict::Bug(finding) => assert_eq!(finding.kind, Kind::Refused),
         _ => panic!("what is supported must not be refused"),
     }
-    let mut mixed = table(&case, |forms| &mut forms.yes);
+    let mut mixed = table(&case.model, |forms| &mut forms.yes);
     mixed.operators.remove(&key("Tanh", 13));
     assert!(matches!(refuse(Some(mixed)).0, Verdict::Agree), "a model has the least support of its nodes");
-    let yes = table(&case, |forms| &mut forms.yes);
+    let yes = table(&case.model, |forms| &mut forms.yes);
     let (last, value) = (case.model.leaves[0].clone(), case.model.values.len());
     case.model.values.push(Value { name: "idle".to_owned(), ..case.model.values[last.value].clone() });
     case.model.leaves.push(Leaf { value, ..last });
@@ -243,6 +245,48 @@ fn support_tables_decide_what_a_refusal_means() {
         matches!(idle, Verdict::Agree) && compiled == 2,
         "of inputs that no operator reads the tables know nothing"
     );
+}
+
+#[test]
+fn a_model_that_every_backend_lacks_is_left_out_before_its_inputs_are_sought() {
+    let _no_grad = reference::init();
+    let mut harness = Harness::with(vec![Box::new(Canary::new(Behaviour::Copy))], Known::default());
+    let generate = || case::generate(&input::random(1, 4));
+    let model = generate().model;
+    for (support, is_taken) in
+        [(table(&model, |forms| &mut forms.no), false), (table(&model, |forms| &mut forms.partial), true)]
+    {
+        harness.targets[0].support = support;
+        match harness.case(generate()).unwrap() {
+            Ok(_) => assert!(is_taken),
+            Err(reason) => assert!(!is_taken && reason == NoCase::Unsupported, "{reason}"),
+        }
+    }
+}
+
+#[test]
+fn uses_that_a_backend_lacks_are_of_a_release_and_of_types() {
+    let _no_grad = reference::init();
+    let mut model = chain(RELU_TANH).model;
+    assert!(!known::lacks("ort", "1.32.0", &model));
+    model.values[0].dtype = DType::I64;
+    assert!(known::lacks("ort", "1.32.0", &model), "no Relu of i64");
+    assert!(!known::lacks("ort", "1.33.0", &model) && !known::lacks("tract", "0.23.9", &model));
+}
+
+#[test]
+fn bounds_are_computed_for_answers_that_are_not_equal_to_the_reference() {
+    let _no_grad = reference::init();
+    let mut case = chain(RELU_TANH);
+    case.check = Check::Later;
+    case.expectation = Expectation::equal(&case.model, &case.wide).unwrap();
+    let right = vec![case.expectation.outputs[0].reference()];
+    assert!(case.bounded([&right[..]].into_iter()).unwrap().is_none());
+    let mut near = right[0].to_f64();
+    *near.iter_mut().find(|value| **value != 0.0).expect("some input is above 0") *= 1.0 - 4e-7;
+    let near = vec![TensorData::from_f64(DType::F32, &right[0].shape, &near)];
+    let bounded = case.bounded([&right[..], &near[..]].into_iter()).unwrap().expect("one answer is not equal");
+    assert!(bounded.judge(&Ok(near.clone())).is_none() && case.expectation.judge(&Ok(near)).is_some());
 }
 
 #[test]
