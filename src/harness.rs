@@ -8,7 +8,7 @@ use crate::known::{self, Known, Place};
 use crate::metamorphic::{self, Axis, Way};
 use crate::model::Model;
 use crate::oracle::{Outcome, Wrong, exceptional};
-use crate::reference::{Defect, largest_integer};
+use crate::reference::{Defect, Values, largest_integer};
 use crate::stages::{self, Stage, stage};
 use crate::stats::Stats;
 use crate::support::{Support, Table};
@@ -128,8 +128,24 @@ impl Part<'_> {
 struct Run<'a> {
     model: &'a Model,
     inputs: &'a [TensorData],
-    /// The largest magnitude of an integer.
-    largest: i64,
+    integers: Integers<'a>,
+}
+
+/// What the integers of a run are, for a backend that cannot hold all.
+enum Integers<'a> {
+    /// The largest magnitude.
+    Largest(i64),
+    /// The values of the model.
+    Of(&'a Values),
+}
+
+impl Run<'_> {
+    fn largest_integer(&self) -> i64 {
+        match self.integers {
+            Integers::Largest(largest) => largest,
+            Integers::Of(values) => largest_integer(self.model, values),
+        }
+    }
 }
 
 /// Why a backend is not asked at all, if it is not.
@@ -138,7 +154,7 @@ fn excluded(target: &Target, known: &mut Known, at: Place, support: Support, run
         return Some("an operator or element type".to_owned());
     }
     let limit = target.backend.integer_limit();
-    if limit.is_some_and(|limit| runs.iter().any(|run| run.largest > limit)) {
+    if limit.is_some_and(|limit| runs.iter().any(|run| run.largest_integer() > limit)) {
         return Some("integers beyond the backend's own type".to_owned());
     }
     let issue = runs.iter().find_map(|run| known.forbids(at, run.model).map(|issue| issue.id.clone()))?;
@@ -313,7 +329,7 @@ impl Harness {
         let runs: Vec<Run> = runs
             .iter()
             .zip(&inputs)
-            .map(|(case, inputs)| Run { model: &case.model, inputs, largest: largest_integer(&case.model, &case.wide) })
+            .map(|(case, inputs)| Run { model: &case.model, inputs, integers: Integers::Of(&case.wide) })
             .collect();
         let mut outcomes = self.run_each(&case.onnx, &runs, levels).into_iter();
         (outcomes.next().expect("one for each run"), outcomes.next())
@@ -322,7 +338,7 @@ impl Harness {
     /// The answers of the backends that have a setting.
     fn answers_with(&mut self, case: &Case, setting: Setting) -> Vec<Outcome> {
         let inputs = case.model.input_data(&case.data);
-        let run = Run { model: &case.model, inputs: &inputs, largest: largest_integer(&case.model, &case.wide) };
+        let run = Run { model: &case.model, inputs: &inputs, integers: Integers::Of(&case.wide) };
         let mut outcomes = Vec::new();
         let support = case.model.support(self.targets.iter().map(|target| &target.support));
         for (target, support) in self.targets.iter().zip(support) {
@@ -420,7 +436,7 @@ impl Harness {
     /// [`Failure::Unsupported`], and so does the refusal of a form that is only partly supported, and an integer (the
     /// largest one of the case is given) that the backend cannot hold.
     pub fn run(&mut self, model: &Model, onnx: &[u8], inputs: &[TensorData], largest: i64) -> Vec<Outcome> {
-        self.run_each(onnx, &[Run { model, inputs, largest }], &Level::ALL).remove(0)
+        self.run_each(onnx, &[Run { model, inputs, integers: Integers::Largest(largest) }], &Level::ALL).remove(0)
     }
 
     /// [`Harness::run`] for several runs, one after the other, of what each backend compiles once: a list of answers for

@@ -6,8 +6,8 @@
 
 use crate::dtype::{ANY, DType, DTypes};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{LazyLock, OnceLock};
 
 /// The tables that this build contains, by [`Backend::id`](crate::backend::Backend::id).
 const TABLES: &[(&str, &str)] = &[
@@ -119,6 +119,26 @@ pub struct Table {
     pub version: String,
     /// By operator and version; see [`key`].
     pub operators: BTreeMap<String, Forms>,
+    index: Index,
+}
+
+/// The support of each form by operator, version and form, made when one is first asked for; a case asks a hundred times.
+#[derive(Default, Debug)]
+struct Index(OnceLock<HashMap<String, Vec<(i64, HashMap<String, Support>)>>>);
+
+/// Follows from the rest of a table.
+impl PartialEq for Index {
+    fn eq(&self, _: &Index) -> bool {
+        true
+    }
+}
+
+impl Eq for Index {}
+
+impl Clone for Index {
+    fn clone(&self) -> Index {
+        Index::default()
+    }
 }
 
 impl Table {
@@ -141,7 +161,7 @@ impl Table {
                 operators.insert(key(operator, version), forms);
             }
         }
-        Ok(Table { backend, version, operators })
+        Ok(Table::new(&backend, &version, operators))
     }
 
     pub fn text(&self) -> Result<String, toml::ser::Error> {
@@ -177,13 +197,27 @@ impl Table {
 
     /// A form that was never probed counts as partial.
     pub fn form_support(&self, operator: &str, version: i64, form: &str) -> Support {
-        let Some(forms) = self.operators.get(&key(operator, version)) else { return Support::Partial };
-        let listed = |forms: &[String]| forms.iter().any(|listed| listed == form);
-        match () {
-            () if listed(&forms.yes) => Support::Yes,
-            () if listed(&forms.no) => Support::No,
-            () => Support::Partial,
+        let index = self.index.0.get_or_init(|| self.indexed());
+        let forms = index.get(operator).and_then(|versions| versions.iter().find(|(known, _)| *known == version));
+        forms.and_then(|(_, forms)| forms.get(form)).copied().unwrap_or(Support::Partial)
+    }
+
+    fn indexed(&self) -> HashMap<String, Vec<(i64, HashMap<String, Support>)>> {
+        let mut index: HashMap<String, Vec<_>> = HashMap::new();
+        for (key, forms) in &self.operators {
+            let Some((operator, version)) = key.rsplit_once('-') else { continue };
+            let Ok(version) = version.parse() else { continue };
+            let all = [(&forms.yes, Support::Yes), (&forms.no, Support::No)];
+            let all =
+                all.into_iter().flat_map(|(forms, support)| forms.iter().map(move |form| (form.clone(), support)));
+            index.entry(operator.to_owned()).or_default().push((version, all.collect()));
         }
+        index
+    }
+
+    /// A table of these forms.
+    pub fn new(backend: &str, version: &str, operators: BTreeMap<String, Forms>) -> Table {
+        Table { backend: backend.to_owned(), version: version.to_owned(), operators, index: Index::default() }
     }
 
     /// The element types of all forms that the backend takes at least sometimes; all types for an empty table.
@@ -232,7 +266,7 @@ mod tests {
             (key("Cast", 9), forms(&["f32->i64"], &["bf16->f32"])),
             (key("Relu", 14), forms(&["f32->f32"], &["bf16->bf16"])),
         ]);
-        let table = Table { backend: "x".to_owned(), version: "1.2.3".to_owned(), operators };
+        let table = Table::new("x", "1.2.3", operators);
         let text = table.text().unwrap();
         assert!(text.contains("\"Cast 13 19\""), "{text}");
         assert_eq!(Table::parse(&text).unwrap(), table);

@@ -259,7 +259,7 @@ fn write(target: &Target, results: &Results, merge: bool, folder: &Path, out: &m
             operators.entry(operator).or_insert(forms);
         }
     }
-    let table = Table { backend: id.to_owned(), version, operators };
+    let table = Table::new(id, &version, operators);
     let text = table.text().map_err(|error| Error::Usage(error.to_string()))?;
     fs::write(&path, format!("{HEADER}{text}")).map_err(|source| Error::Write { path: path.clone(), source })?;
     writeln!(out, "wrote {}", path.display())?;
