@@ -124,7 +124,10 @@ pub struct Table {
 
 /// The support of each form by operator, version and form, made when one is first asked for; a case asks a hundred times.
 #[derive(Default, Debug)]
-struct Index(OnceLock<HashMap<String, Vec<(i64, HashMap<String, Support>)>>>);
+struct Index(OnceLock<HashMap<String, Versions>>);
+
+/// Versions of an operator, each with its forms.
+type Versions = Vec<(i64, HashMap<String, Support>)>;
 
 /// Follows from the rest of a table.
 impl PartialEq for Index {
@@ -202,8 +205,8 @@ impl Table {
         forms.and_then(|(_, forms)| forms.get(form)).copied().unwrap_or(Support::Partial)
     }
 
-    fn indexed(&self) -> HashMap<String, Vec<(i64, HashMap<String, Support>)>> {
-        let mut index: HashMap<String, Vec<_>> = HashMap::new();
+    fn indexed(&self) -> HashMap<String, Versions> {
+        let mut index: HashMap<String, Versions> = HashMap::new();
         for (key, forms) in &self.operators {
             let Some((operator, version)) = key.rsplit_once('-') else { continue };
             let Ok(version) = version.parse() else { continue };
