@@ -280,7 +280,7 @@ fn bounds_are_computed_for_answers_that_are_not_equal_to_the_reference() {
     let mut case = chain(RELU_TANH);
     case.check = Check::Later;
     case.expectation = Expectation::equal(&case.model, &case.wide).unwrap();
-    let right = vec![case.expectation.outputs[0].reference()];
+    let right = [case.expectation.outputs[0].reference()];
     assert!(case.bounded([&right[..]].into_iter()).unwrap().is_none());
     let mut near = right[0].to_f64();
     *near.iter_mut().find(|value| **value != 0.0).expect("some input is above 0") *= 1.0 - 4e-7;
