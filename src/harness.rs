@@ -1,21 +1,26 @@
 //! Runs cases on every backend and level, and turns the judge's word into a verdict.
 
-use crate::backend::{self, Backend, Failure, Level, Ran, Setting};
+use crate::backend::{self, Backend, Failure, Level, Setting};
 use crate::case::{Case, Generated, NoCase};
-use crate::features::{self, Class, Histogram, Seen};
+use crate::features::{self, Class, Seen};
 use crate::finding::Finding;
-use crate::known::{self, Known, Place};
+use crate::known::{Known, Place};
 use crate::metamorphic::{self, Axis, Way};
 use crate::model::Model;
 use crate::oracle::{Outcome, Wrong, exceptional};
-use crate::reference::{Defect, Values, largest_integer};
+use crate::reference::Defect;
 use crate::stages::{self, Stage, stage};
 use crate::stats::Stats;
-use crate::support::{Support, Table};
+use crate::support::{Support, Table, lacks::lacks};
 use crate::tensor::TensorData;
 use crate::triage;
+use run::{Integers, Run, excluded, forgiven, run_all};
 use std::collections::BTreeSet;
 use std::iter;
+
+mod run;
+
+pub use run::compile_and_run;
 
 /// A backend with what is known of it.
 pub struct Target {
@@ -124,116 +129,6 @@ impl Part<'_> {
     }
 }
 
-/// One run of a compiled model.
-struct Run<'a> {
-    model: &'a Model,
-    inputs: &'a [TensorData],
-    integers: Integers<'a>,
-}
-
-/// What the integers of a run are, for a backend that cannot hold all.
-enum Integers<'a> {
-    /// The largest magnitude.
-    Largest(i64),
-    /// The values of the model.
-    Of(&'a Values),
-}
-
-impl Run<'_> {
-    fn largest_integer(&self) -> i64 {
-        match self.integers {
-            Integers::Largest(largest) => largest,
-            Integers::Of(values) => largest_integer(self.model, values),
-        }
-    }
-}
-
-/// Why a backend is not asked at all, if it is not.
-fn excluded(target: &Target, known: &mut Known, at: Place, support: Support, runs: &[Run]) -> Option<String> {
-    if support == Support::No {
-        return Some("an operator or element type".to_owned());
-    }
-    let limit = target.backend.integer_limit();
-    if limit.is_some_and(|limit| runs.iter().any(|run| run.largest_integer() > limit)) {
-        return Some("integers beyond the backend's own type".to_owned());
-    }
-    let issue = runs.iter().find_map(|run| known.forbids(at, run.model).map(|issue| issue.id.clone()))?;
-    Some(format!("known issue {issue}"))
-}
-
-/// A failure as it counts: the refusal of a form that is only partly supported is no failure.
-fn forgiven(failure: Failure, support: Support) -> Failure {
-    match failure {
-        Failure::Refused(reason) if support == Support::Partial => {
-            Failure::Unsupported(format!("some uses of an operator ({reason})"))
-        }
-        other => other,
-    }
-}
-
-/// Compiles and runs, in one exchange where a backend is far away.
-pub fn compile_and_run(backend: &dyn Backend, onnx: &[u8], level: Level, inputs: &[TensorData]) -> Ran {
-    backend.compile_and_run(onnx, level, inputs).unwrap_or_else(|| {
-        let mut session = stage(Stage::Compile(backend.id(), level), || backend.compile(onnx, level))?;
-        let answer = stage(Stage::Run(backend.id(), level), || session.run(inputs));
-        Ok((session, answer))
-    })
-}
-
-/// What a backend answers to each run up to the first that fails, and the operators of what it has compiled.
-fn run_all(
-    target: &Target,
-    onnx: &[u8],
-    level: Level,
-    support: Support,
-    runs: &[Run],
-) -> (Vec<Result<Vec<TensorData>, Failure>>, Option<Histogram>) {
-    let Some((first, more)) = runs.split_first() else { return (Vec::new(), None) };
-    let (mut session, answer) = match compile_and_run(target.backend.as_ref(), onnx, level, first.inputs) {
-        Ok(compiled) => compiled,
-        Err(failure) => return (vec![Err(forgiven(failure, support))], None),
-    };
-    let running = Stage::Run(target.backend.id(), level);
-    let mut run = |inputs: &[TensorData]| stage(running, || session.run(inputs));
-    let mut results = vec![answer.map_err(|failure| forgiven(failure, support))];
-    for Run { inputs, .. } in more {
-        if results.last().is_some_and(Result::is_err) {
-            break;
-        }
-        let answer = stages::other_form(|| run(inputs));
-        results.push(answer.map_err(|failure| forgiven(failure, support)));
-    }
-    if !more.is_empty() && results.iter().all(Result::is_ok) {
-        let repeated = stages::other_form(|| run(first.inputs));
-        let repeated = repeated.and_then(|repeated| same_bits(results[0].as_deref(), &repeated));
-        if let Err(failure) = repeated {
-            results.pop();
-            results.push(Err(forgiven(failure, support)));
-        }
-    }
-    let operators = session.operators();
-    stage(running, || drop(session));
-    (results, operators)
-}
-
-/// Whether a run gives what an earlier one on the same inputs has given. Which NaN there is does not count.
-fn same_bits(first: Result<&[TensorData], &Failure>, repeated: &[TensorData]) -> Result<(), Failure> {
-    for (output, (before, now)) in first.unwrap_or_default().iter().zip(repeated).enumerate() {
-        if before == now {
-            continue;
-        }
-        let (values, now_values) = (before.to_f64(), now.to_f64());
-        let pairs = values.iter().zip(&now_values);
-        if let Some(element) = pairs.clone().position(|(x, y)| x != y && !(x.is_nan() && y.is_nan())) {
-            let (was, is) = (before.element_text(element), now.element_text(element));
-            return Err(Failure::NonDeterministic(format!(
-                "the first inputs once more make element {element} of output {output} {is}, which was {was}"
-            )));
-        }
-    }
-    Ok(())
-}
-
 impl Harness {
     /// All backends of this build with the committed support tables and known issues.
     pub fn new() -> Result<Harness, Error> {
@@ -287,7 +182,7 @@ impl Harness {
     fn may_answer(&self, model: &Model) -> bool {
         let support = model.support(self.targets.iter().map(|target| &target.support));
         let takes = |(target, support): (&Target, Support)| {
-            support != Support::No && !known::lacks(target.backend.id(), &target.version, model)
+            support != Support::No && lacks(target.backend.id(), &target.version, model).is_none()
         };
         self.targets.is_empty() || self.targets.iter().zip(support).any(takes)
     }

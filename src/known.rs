@@ -162,38 +162,6 @@ pub struct Known {
     met: Vec<usize>,
 }
 
-/// Uses of operators that a backend refuses by its own word, although it takes others with the same element types.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Lack {
-    backend: String,
-    /// Those in which it was seen.
-    versions: semver::VersionReq,
-    /// One such use.
-    node: Pattern,
-    /// What the backend says.
-    #[expect(dead_code, reason = "for readers of the list")]
-    says: String,
-}
-
-#[derive(Deserialize)]
-struct Lacks {
-    lack: Vec<Lack>,
-}
-
-/// The committed list.
-static LACKS: LazyLock<Vec<Lack>> =
-    LazyLock::new(|| toml::from_str::<Lacks>(include_str!("support/lacks.toml")).map_or(Vec::new(), |it| it.lack));
-
-/// Whether a backend is known to lack what some node of the model asks of it. To ask it costs time, and is no fault.
-pub fn lacks(backend: &str, version: &str, model: &Model) -> bool {
-    let version = semver::Version::parse(version);
-    let applies =
-        |lack: &&Lack| lack.backend == backend && version.as_ref().is_ok_and(|version| lack.versions.matches(version));
-    let of_backend: Vec<&Lack> = LACKS.iter().filter(applies).collect();
-    model.nodes.iter().any(|node| of_backend.iter().any(|lack| lack.node.fits(model, node)))
-}
-
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
@@ -308,7 +276,7 @@ impl Issue {
 }
 
 impl Pattern {
-    fn fits(&self, model: &Model, node: &Node) -> bool {
+    pub fn fits(&self, model: &Model, node: &Node) -> bool {
         let first = node.operands.first().copied().flatten().map(|value| &model.values[value]);
         let all = || node.operands.iter().flatten().chain(&node.outputs).map(|&value| &model.values[value]);
         let dtype_fits = |wanted: &Option<Vec<String>>, dtype: Option<DType>| {

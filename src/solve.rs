@@ -3,7 +3,8 @@
 //! The current assignment of [`Vars`] always fulfils every law admitted so far. A record's new laws are admitted
 //! when the hints of its new variables fulfil them, when equalities carry values over to new variables, when a few moves
 //! of variables mend what is broken (see [`repair`]), or when Z3 finds another assignment for the variables that the
-//! failing laws reach, unless narrowing their ranges shows that there is none (see [`narrow`]). Whatever the way, every law is then evaluated in Rust again: two interpreters of one text.
+//! failing laws reach, unless narrowing their ranges shows that there is none (see [`narrow`]). Whatever the way, every
+//! law is then evaluated in Rust again: two interpreters of one text.
 
 use crate::spec::Skip;
 use crate::term::{BinaryOp, Law, Relation, Term, Vars};

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{LazyLock, OnceLock};
 
+pub mod lacks;
+
 /// The tables that this build contains, by [`Backend::id`](crate::backend::Backend::id).
 const TABLES: &[(&str, &str)] = &[
     ("ort", include_str!("support/ort.toml")),
@@ -119,30 +121,12 @@ pub struct Table {
     pub version: String,
     /// By operator and version; see [`key`].
     pub operators: BTreeMap<String, Forms>,
-    index: Index,
+    /// Made of `operators` when a form is first asked for: a case asks a hundred times.
+    index: OnceLock<Index>,
 }
 
-/// The support of each form by operator, version and form, made when one is first asked for; a case asks a hundred times.
-#[derive(Default, Debug)]
-struct Index(OnceLock<HashMap<String, Versions>>);
-
-/// Versions of an operator, each with its forms.
-type Versions = Vec<(i64, HashMap<String, Support>)>;
-
-/// Follows from the rest of a table.
-impl PartialEq for Index {
-    fn eq(&self, _: &Index) -> bool {
-        true
-    }
-}
-
-impl Eq for Index {}
-
-impl Clone for Index {
-    fn clone(&self) -> Index {
-        Index::default()
-    }
-}
+/// The forms of the versions of each operator.
+type Index = HashMap<String, Vec<(i64, HashMap<String, Support>)>>;
 
 impl Table {
     /// The committed table of a backend; an empty one, which makes every form partial, for a backend without.
@@ -200,13 +184,13 @@ impl Table {
 
     /// A form that was never probed counts as partial.
     pub fn form_support(&self, operator: &str, version: i64, form: &str) -> Support {
-        let index = self.index.0.get_or_init(|| self.indexed());
+        let index = self.index.get_or_init(|| self.indexed());
         let forms = index.get(operator).and_then(|versions| versions.iter().find(|(known, _)| *known == version));
         forms.and_then(|(_, forms)| forms.get(form)).copied().unwrap_or(Support::Partial)
     }
 
-    fn indexed(&self) -> HashMap<String, Versions> {
-        let mut index: HashMap<String, Versions> = HashMap::new();
+    fn indexed(&self) -> Index {
+        let mut index = Index::new();
         for (key, forms) in &self.operators {
             let Some((operator, version)) = key.rsplit_once('-') else { continue };
             let Ok(version) = version.parse() else { continue };
@@ -220,7 +204,7 @@ impl Table {
 
     /// A table of these forms.
     pub fn new(backend: &str, version: &str, operators: BTreeMap<String, Forms>) -> Table {
-        Table { backend: backend.to_owned(), version: version.to_owned(), operators, index: Index::default() }
+        Table { backend: backend.to_owned(), version: version.to_owned(), operators, index: OnceLock::new() }
     }
 
     /// The element types of all forms that the backend takes at least sometimes; all types for an empty table.
