@@ -49,7 +49,10 @@ fn compile(source: &Path) {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").warnings(false).file(source);
     headers.map(|folder| build.include(folder.join("include")));
-    build.compile("graphsmith_autograd");
+    if let Err(error) = build.try_compile("graphsmith_autograd") {
+        let reason = error.to_string().replace('\n', " ");
+        println!("cargo::error={} needs g++ and libtorch's headers: {reason}", source.display());
+    }
 }
 
 /// The folder named by an environment variable, which is usually set by .cargo/config.toml.
