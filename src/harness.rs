@@ -165,7 +165,8 @@ impl Harness {
         let tally = generated.tally;
         self.stats.add("laws", "held by hints", tally.by_hints as u64);
         self.stats.add("laws", "repaired", tally.by_repair as u64);
-        self.stats.add("laws", "refused at a glance", tally.hopeless as u64);
+        self.stats.add("laws", "solved by narrowing", tally.by_narrowing as u64);
+        self.stats.add("laws", "refused by narrowing", tally.hopeless as u64);
         self.stats.add("laws", "solved by Z3", tally.by_solver as u64);
         self.stats.add("laws", "refused by Z3", tally.refused_by_solver as u64);
         // Searching its inputs would take most of what it costs.

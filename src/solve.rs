@@ -1,11 +1,12 @@
-//! Makes shapes concrete: hints first, then propagation, then a repair of what is broken, then Z3.
+//! Makes shapes concrete: hints first, then propagation, then a repair of what is broken, then narrowing, then Z3.
 //!
 //! The current assignment of [`Vars`] always fulfils every law admitted so far. A record's new laws are admitted
 //! when the hints of its new variables fulfil them, when equalities carry values over to new variables, when a few moves
-//! of variables mend what is broken (see [`repair`]), or when Z3 finds another assignment for the variables that the
-//! failing laws reach, unless narrowing their ranges shows that there is none (see [`narrow`]). Whatever the way, every
-//! law is then evaluated in Rust again: two interpreters of one text.
+//! of variables mend what is broken (see [`repair`]), or when there is another assignment for the variables that the
+//! failing laws reach. Narrowing their ranges finds it or shows that there is none (see [`narrow`]); Z3 is asked where
+//! that takes too long. Whatever the way, every law is then evaluated in Rust again: two interpreters of one text.
 
+use self::narrow::Answer;
 use crate::spec::Skip;
 use crate::term::{BinaryOp, Law, Relation, Term, Vars};
 
@@ -31,6 +32,8 @@ pub struct Tally {
     pub by_hints: usize,
     /// A few variables were moved.
     pub by_repair: usize,
+    /// Narrowing of ranges left an assignment.
+    pub by_narrowing: usize,
     /// Narrowing showed that no assignment is left.
     pub hopeless: usize,
     /// Z3 found an assignment.
@@ -73,7 +76,7 @@ impl Laws {
         } else if self.repair(vars, &new, first_new) {
             self.tally.by_repair += 1;
         } else {
-            self.ask(vars, &new, first_new)?;
+            self.search(vars, &new, first_new)?;
         }
         self.append(&new, vars.len());
         Ok(())
@@ -89,22 +92,39 @@ impl Laws {
         mended
     }
 
-    /// Asks Z3 for an assignment that fulfils `new` and all admitted laws, unless there is none at a glance.
-    fn ask(&mut self, vars: &mut Vars, new: &[Law], first_new: usize) -> Result<(), Skip> {
-        let reached = self.reached(vars, new);
-        let coupled: Vec<Law> = self.laws.iter().chain(new).filter(|law| touches(law, &reached)).copied().collect();
-        if narrow::is_hopeless(vars, &coupled) {
-            self.tally.hopeless += 1;
-            return Err(Skip::Unsolvable);
+    /// Looks for an assignment that fulfils `new` and all admitted laws by narrowing, then by Z3.
+    fn search(&mut self, vars: &mut Vars, new: &[Law], first_new: usize) -> Result<(), Skip> {
+        let question = self.question(vars, new);
+        match narrow::solve(vars, &question) {
+            Answer::Values(values) => {
+                self.tally.by_narrowing += 1;
+                vars.restore(values);
+                question.expect_held(vars);
+                Ok(())
+            }
+            Answer::Hopeless => {
+                self.tally.hopeless += 1;
+                Err(Skip::Unsolvable)
+            }
+            Answer::Open => self.ask(vars, &question, first_new),
         }
-        let answer = smt::solve(vars, &coupled, &reached, first_new);
+    }
+
+    /// Asks Z3.
+    fn ask(&mut self, vars: &mut Vars, question: &Question, first_new: usize) -> Result<(), Skip> {
+        let answer = smt::solve(vars, question, first_new);
         self.tally.by_solver += usize::from(answer.is_ok());
         self.tally.refused_by_solver += usize::from(answer.is_err());
         answer?;
-        for law in &coupled {
-            assert!(law.holds(vars), "Z3's assignment breaks the law {law}");
-        }
+        question.expect_held(vars);
         Ok(())
+    }
+
+    /// What `new` and the admitted laws that are coupled with it ask.
+    fn question(&self, vars: &Vars, new: &[Law]) -> Question {
+        let reached = self.reached(vars, new);
+        let laws = self.laws.iter().chain(new).filter(|law| touches(law, &reached)).copied().collect();
+        Question { laws, reached }
     }
 
     fn append(&mut self, new: &[Law], vars: usize) {
@@ -141,6 +161,21 @@ impl Laws {
             if waiting.len() == before {
                 return reached;
             }
+        }
+    }
+}
+
+/// Laws to be fulfilled together.
+struct Question {
+    laws: Vec<Law>,
+    /// By variable: some law names it.
+    reached: Vec<bool>,
+}
+
+impl Question {
+    fn expect_held(&self, vars: &Vars) {
+        for law in &self.laws {
+            assert!(law.holds(vars), "the assignment that was found breaks the law {law}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! is one of quantifier-free linear integer arithmetic. The budget is Z3's own resource count, never a clock, and
 //! each question gets a fresh context, so that answers do not depend on earlier questions.
 
-use super::held_value;
+use super::{Question, held_value};
 use crate::limits::{SOLVER_RLIMIT, SOLVER_ROUNDS};
 use crate::spec::Skip;
 use crate::term::{BinaryOp, Expr, Law, Relation, Term, Var, Vars};
@@ -13,38 +13,39 @@ use std::collections::BTreeMap;
 use z3::ast::{Bool, Int};
 use z3::{Config, Params, SatResult, Solver, with_z3_config};
 
-/// Finds values for the variables marked in `reached` that fulfil `laws`, and stores them in `vars`.
-pub fn solve(vars: &mut Vars, laws: &[Law], reached: &[bool], first_new: usize) -> Result<(), Skip> {
-    let found = with_z3_config(&Config::new(), || Question::new(vars, laws, reached).answer(vars, first_new))?;
+/// Finds values that answer the question, those from `first_new` on rather changed than older ones, and stores them in
+/// `vars`.
+pub fn solve(vars: &mut Vars, question: &Question, first_new: usize) -> Result<(), Skip> {
+    let found = with_z3_config(&Config::new(), || Asked::new(vars, question).answer(vars, first_new))?;
     for (var, value) in found {
         vars.set(var, value);
     }
     Ok(())
 }
 
-struct Question {
+struct Asked {
     solver: Solver,
     ints: BTreeMap<Var, Int>,
     /// For each variable a literal that holds it at its current value.
     kept: BTreeMap<Var, Bool>,
 }
 
-impl Question {
-    fn new(vars: &Vars, laws: &[Law], reached: &[bool]) -> Question {
+impl Asked {
+    fn new(vars: &Vars, question: &Question) -> Asked {
         let solver = Solver::new_for_logic("QF_LIA").unwrap_or_default();
         let mut params = Params::new();
         params.set_u32("rlimit", SOLVER_RLIMIT);
         params.set_u32("random_seed", 0);
         solver.set_params(&params);
-        let mut question = Question { solver, ints: BTreeMap::new(), kept: BTreeMap::new() };
-        for index in (0..reached.len()).filter(|&index| reached[index]) {
-            question.declare(Var(index as u32), vars);
+        let mut asked = Asked { solver, ints: BTreeMap::new(), kept: BTreeMap::new() };
+        for (number, _) in question.reached.iter().enumerate().filter(|(_, reached)| **reached) {
+            asked.declare(Var(number as u32), vars);
         }
-        for law in laws {
-            let law = question.law(law, vars);
-            question.solver.assert(&law);
+        for law in &question.laws {
+            let law = asked.law(law, vars);
+            asked.solver.assert(&law);
         }
-        question
+        asked
     }
 
     fn declare(&mut self, var: Var, vars: &Vars) {
