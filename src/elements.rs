@@ -9,9 +9,8 @@ const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 pub fn zip<const N: usize>(tensors: [&Tensor; N], f: impl Fn([f64; N]) -> f64) -> Result<Tensor, TchError> {
     let shape = common_shape(&tensors);
     let owned = laid_out(&tensors, &shape)?;
-    let slices: [&[f64]; N] = std::array::from_fn(|i| elements(owned[i].as_ref().unwrap_or(tensors[i])));
+    let (slices, count) = slices(&owned, tensors);
     let mut result = Tensor::f_empty(&shape, DOUBLE)?;
-    let count = slices.first().map_or(0, |slice| slice.len());
     for (index, element) in elements_mut(&mut result, count).iter_mut().enumerate() {
         *element = f(slices.map(|slice| slice[index]));
     }
@@ -20,9 +19,12 @@ pub fn zip<const N: usize>(tensors: [&Tensor; N], f: impl Fn([f64; N]) -> f64) -
 
 /// Whether `f` holds for the elements at some place of tensors that broadcast to one shape.
 pub fn any<const N: usize>(tensors: [&Tensor; N], f: impl Fn([f64; N]) -> bool) -> Result<bool, TchError> {
+    // Without a branch for each element, such that simple conditions become vector instructions.
+    const AT_ONCE: usize = 64;
     let owned = laid_out(&tensors, &common_shape(&tensors))?;
-    let slices: [&[f64]; N] = std::array::from_fn(|i| elements(owned[i].as_ref().unwrap_or(tensors[i])));
-    Ok((0..slices.first().map_or(0, |slice| slice.len())).any(|index| f(slices.map(|slice| slice[index]))))
+    let (slices, count) = slices(&owned, tensors);
+    let some = |found: bool, index: usize| found | f(slices.map(|slice| slice[index]));
+    Ok((0..count).step_by(AT_ONCE).any(|first| (first..count.min(first + AT_ONCE)).fold(false, some)))
 }
 
 /// A tensor with these elements, of which there are as many as the shape has.
@@ -32,10 +34,36 @@ pub fn tensor(shape: &[i64], values: &[f64]) -> Result<Tensor, TchError> {
     Ok(result)
 }
 
+/// A tensor with the elements that these bytes are, of which there are as many as the shape has.
+pub fn from_bytes(shape: &[i64], kind: Kind, bytes: &[u8]) -> Result<Tensor, TchError> {
+    let result = Tensor::f_empty(shape, (kind, Device::Cpu))?;
+    assert_eq!(bytes.len(), result.numel() * kind.elt_size_in_bytes(), "a byte for each of a tensor");
+    if !bytes.is_empty() {
+        // SAFETY: the tensor was just made, dense, and has so many bytes; nothing else refers to it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), result.data_ptr().cast::<u8>(), bytes.len()) };
+    }
+    Ok(result)
+}
+
+/// The largest magnitude in a tensor of 64-bit integers, 0 in an empty one.
+pub fn largest_magnitude(tensor: &Tensor) -> Result<i64, TchError> {
+    let dense = tensor.f_contiguous()?;
+    assert_eq!(dense.kind(), Kind::Int64);
+    Ok(slice::<i64>(&dense).iter().fold(0, |largest, element| largest.max(element.saturating_abs())))
+}
+
 /// The elements of a tensor.
 pub fn read(tensor: &Tensor) -> Result<Vec<f64>, TchError> {
     let owned = laid_out(&[tensor], &tensor.size())?;
     Ok(elements(owned[0].as_ref().unwrap_or(tensor)).to_vec())
+}
+
+/// The elements of tensors that were laid out, and how many each has.
+fn slices<'a, const N: usize>(owned: &'a [Option<Tensor>; N], tensors: [&'a Tensor; N]) -> ([&'a [f64]; N], usize) {
+    let slices: [&[f64]; N] = std::array::from_fn(|i| elements(owned[i].as_ref().unwrap_or(tensors[i])));
+    let count = slices.first().map_or(0, |slice| slice.len());
+    // Of the same length as far as the compiler can see, such that it need not look at every index.
+    (slices.map(|slice| &slice[..count]), count)
 }
 
 fn common_shape(tensors: &[&Tensor]) -> Vec<i64> {
@@ -66,12 +94,17 @@ fn laid_out<const N: usize>(tensors: &[&Tensor; N], shape: &[i64]) -> Result<[Op
 
 /// Of a dense tensor in f64.
 fn elements(tensor: &Tensor) -> &[f64] {
-    let (count, data) = (tensor.numel(), tensor.data_ptr().cast::<f64>());
+    slice(tensor)
+}
+
+/// Of a dense tensor of numbers of type `T`.
+fn slice<T: Copy>(tensor: &Tensor) -> &[T] {
+    let (count, data) = (tensor.numel(), tensor.data_ptr().cast::<T>());
     if count == 0 || data.is_null() {
         return &[];
     }
-    // SAFETY: `laid_out` lets only dense f64 tensors pass, on the CPU like all tensors here; nobody writes to a tensor
-    // that is borrowed.
+    // SAFETY: callers let only dense tensors of that type pass, on the CPU like all tensors here; nobody writes to a
+    // tensor that is borrowed.
     unsafe { std::slice::from_raw_parts(data, count) }
 }
 
@@ -100,6 +133,12 @@ mod tests {
         assert!(any([&column, &row], |[x, y]| x * y == 60.0).unwrap());
         assert!(!any([&column], |[x]| x > 3.0).unwrap());
         assert_eq!(tensor(&[3, 2], &[1.0, 4.0, 2.0, 5.0, 3.0, 6.0]).unwrap(), turned);
+        let integers = Tensor::from_slice(&[3i64, -7, 5, 2]).reshape([2, 2]);
+        let bytes: Vec<u8> = [3i64, 5, -7, 2].iter().flat_map(|element| element.to_le_bytes()).collect();
+        assert_eq!(from_bytes(&[2, 2], Kind::Int64, &bytes).unwrap(), integers.transpose(0, 1));
+        assert_eq!(from_bytes(&[3], Kind::Bool, &[1, 0, 1]).unwrap(), Tensor::from_slice(&[true, false, true]));
+        assert_eq!(largest_magnitude(&integers.transpose(0, 1)).unwrap(), 7);
+        assert_eq!(largest_magnitude(&Tensor::from(i64::MIN)).unwrap(), i64::MAX);
         let empty = Tensor::zeros([0, 2], DOUBLE);
         assert_eq!(tensor(&[0, 2], &[]).unwrap().size(), [0, 2]);
         assert_eq!(zip([&empty, &row], |[x, _]| x).unwrap().size(), [0, 2]);

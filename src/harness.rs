@@ -181,11 +181,12 @@ impl Harness {
 
     /// Whether some backend is not known to refuse a model. Without backends everything may be.
     fn may_answer(&self, model: &Model) -> bool {
-        let support = model.support(self.targets.iter().map(|target| &target.support));
-        let takes = |(target, support): (&Target, Support)| {
-            support != Support::No && lacks(target.backend.id(), &target.version, model).is_none()
+        let needs = model.needs();
+        let takes = |target: &Target| {
+            needs.support(&target.support) != Support::No
+                && lacks(target.backend.id(), &target.version, model).is_none()
         };
-        self.targets.is_empty() || self.targets.iter().zip(support).any(takes)
+        self.targets.is_empty() || self.targets.iter().any(takes)
     }
 
     /// Runs a case everywhere and judges the answers.
@@ -236,8 +237,9 @@ impl Harness {
         let inputs = case.model.input_data(&case.data);
         let run = Run { model: &case.model, inputs: &inputs, integers: Integers::Of(&case.wide) };
         let mut outcomes = Vec::new();
-        let support = case.model.support(self.targets.iter().map(|target| &target.support));
-        for (target, support) in self.targets.iter().zip(support) {
+        let needs = case.model.needs();
+        for target in &self.targets {
+            let support = needs.support(&target.support);
             if !target.asked.contains(&Level::On) {
                 continue;
             }
@@ -340,9 +342,9 @@ impl Harness {
     fn run_each(&mut self, onnx: &[u8], runs: &[Run], levels: &[Level]) -> Vec<Vec<Outcome>> {
         let mut outcomes: Vec<Vec<Outcome>> = runs.iter().map(|_| Vec::new()).collect();
         // The models differ in sizes only.
-        let support = runs[0].model.support(self.targets.iter().map(|target| &target.support));
-        for (target, support) in self.targets.iter().zip(support) {
-            let id = target.backend.id();
+        let needs = runs[0].model.needs();
+        for target in &self.targets {
+            let (id, support) = (target.backend.id(), needs.support(&target.support));
             let mut operators = Vec::new();
             for &level in levels.iter().filter(|level| target.asked.contains(level)) {
                 let at = Place { backend: id, version: &target.version, level };

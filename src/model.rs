@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::input::Stream;
 use crate::schema;
 use crate::spec::{Attribute, Domain, OpSpec, Role};
-use crate::support::{Support, Table, form_of};
+use crate::support::{Needs, Support, form_of};
 use crate::tensor::TensorData;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -93,20 +93,16 @@ impl Model {
         nodes.chain(self.regions.iter().flat_map(Region::operands)).flatten()
     }
 
-    /// Whether each of several backends takes the model: the least support of its nodes.
-    pub fn support<'a>(&self, tables: impl Iterator<Item = &'a Table>) -> Vec<Support> {
+    /// What a backend must take for the model.
+    pub fn needs(&self) -> Needs {
         let version = |operator| schema::signature(operator, self.opset).map(|signature| signature.version);
         let nodes = self.nodes.iter().map(|node| (node.spec.name, self.form(node)));
         let regions = self.regions.iter().map(|region| (region.operator(), region.form(self)));
-        let forms: Vec<_> = nodes.chain(regions).map(|(operator, form)| (operator, version(operator), form)).collect();
-        let of_form = |table: &Table, (operator, version, form): &(&str, Option<i64>, String)| {
-            version.map_or(Support::Partial, |version| table.form_support(operator, version, form))
-        };
+        let forms = nodes.chain(regions).map(|(operator, form)| (operator, version(operator), form)).collect();
         // The tables were made with fixed sizes, and know nothing of types that no operator reads.
         let read: BTreeSet<usize> = self.operands().collect();
         let special = self.symbolic || self.leaves.iter().any(|leaf| !read.contains(&leaf.value));
-        let most = if special { Support::Partial } else { Support::Yes };
-        tables.map(|table| forms.iter().map(|form| of_form(table, form)).fold(most, Support::min)).collect()
+        Needs { forms, most: if special { Support::Partial } else { Support::Yes } }
     }
 
     /// Puts a node before the one at `at`, which must not be within control flow.
@@ -179,10 +175,10 @@ impl Model {
     }
 }
 
-/// By how much the floats of a sample are divided, by `attempt % 8`.
-const SCALES: [f64; 8] = [1.0, 1.0, 4.0, 4.0, 64.0, 64.0, 1.0, 1.0];
+/// By how much the floats of a sample are multiplied, by `attempt % 8`.
+const SCALES: [f64; 8] = [1.0, 1.0, 1.0 / 4.0, 1.0 / 4.0, 1.0 / 64.0, 1.0 / 64.0, 1.0, 1.0];
 
-/// By how much the floats of a sample are divided. After eight attempts it starts again.
+/// By how much the floats of a sample are multiplied. After eight attempts it starts again.
 pub fn sample_scale(attempt: u32) -> f64 {
     SCALES[(attempt % 8) as usize]
 }
@@ -218,7 +214,7 @@ fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut 
             DType::Bool => stream.below(2) as f64,
             _ if dtype.is_unsigned() => stream.below((2 * spread).max(2) - 1) as f64,
             _ if dtype.is_int() => signed(stream.below(2 * spread + 1) as f64 - spread as f64),
-            _ => signed(((stream.below(513) as f64 - 256.0) / 64.0 + 1.0 / 128.0) / sample_scale(attempt)),
+            _ => signed(((stream.below(513) as f64 - 256.0) / 64.0 + 1.0 / 128.0) * sample_scale(attempt)),
         },
     }
 }

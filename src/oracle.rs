@@ -12,7 +12,6 @@ use crate::model::{LeafData, Model};
 use crate::reference::{self, Defect, Precision, Values};
 use crate::stages::{Stage, stage};
 use crate::tensor::TensorData;
-use std::collections::BTreeSet;
 
 mod bounds;
 pub mod exceptional;
@@ -210,8 +209,11 @@ impl Expectation {
                 name: value.name.clone(),
                 dtype: value.dtype,
                 shape: value.shape.clone(),
+                bits: must_match.then(|| match value.dtype {
+                    DType::F32 | DType::F64 => TensorData::from_f64(value.dtype, &value.shape, &exact),
+                    dtype => reference::to_data(wide, dtype),
+                }),
                 exact,
-                bits: must_match.then(|| reference::to_data(wide, value.dtype)),
                 allowed,
                 range: range(model, output),
                 finite,
@@ -253,6 +255,9 @@ impl Expectation {
             if got.shape != expected.shape {
                 return Some(Difference::Shape { output, got: got.shape.clone() });
             }
+            if expected.bits.as_ref().is_some_and(|bits| bits.bytes == got.bytes) {
+                return None;
+            }
             let mut wrong = expected.wrong_elements(got);
             if let Some(element) = wrong.next() {
                 let wrong = 1 + wrong.count();
@@ -267,11 +272,9 @@ impl Expectation {
 
     /// The outputs in which some answer is not equal to the reference, of an expectation that asks for that.
     pub fn doubtful<'a>(&self, answers: impl Iterator<Item = &'a [TensorData]>) -> Vec<usize> {
-        let doubtful: BTreeSet<usize> = answers
-            .flat_map(|outputs| self.differences(outputs))
-            .filter_map(|difference| difference.output())
-            .collect();
-        doubtful.into_iter().collect()
+        let answers: Vec<&[TensorData]> = answers.filter(|outputs| outputs.len() == self.outputs.len()).collect();
+        let differs = |output: &usize| answers.iter().any(|outputs| self.outputs[*output].differs(&outputs[*output]));
+        (0..self.outputs.len()).filter(differs).collect()
     }
 
     /// An output and an element of it in which `other`, of a model that means the same, has a value that these bounds and its
@@ -321,6 +324,11 @@ impl Expected {
             false => self.allowed.iter().map(exact).collect(),
         };
         TensorData::from_f64(DType::F64, &self.shape, &errors)
+    }
+
+    /// Whether some element of an answer of the right type and shape is wrong.
+    fn differs(&self, got: &TensorData) -> bool {
+        got.dtype == self.dtype && got.shape == self.shape && self.wrong_elements(got).next().is_some()
     }
 
     /// How many elements are judged.

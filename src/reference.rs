@@ -103,9 +103,8 @@ pub fn init() -> NoGradients {
 pub fn largest_integer(model: &Model, values: &Values) -> i64 {
     let wide = model.values.iter().zip(values);
     let wide = wide.filter(|(value, _)| matches!(value.dtype, DType::I64 | DType::U64) && !value.is_empty());
-    let elements = |tensor: &Tensor| Vec::<i64>::try_from(tensor.flatten(0, -1)).expect("a list of i64");
-    let all = wide.filter_map(|(_, tensor)| tensor.as_ref()).flat_map(elements);
-    all.map(i64::saturating_abs).max().unwrap_or(0)
+    let largest = |tensor: &Tensor| elements::largest_magnitude(tensor).expect("they are held as they are");
+    wide.filter_map(|(_, tensor)| tensor.as_ref()).map(largest).max().unwrap_or(0)
 }
 
 fn round_to_half(tensor: &Tensor, dtype: DType) -> Tensor {
@@ -131,8 +130,9 @@ pub fn to_tensor(data: &TensorData, wide: bool) -> Tensor {
     if wide && data.dtype.is_float() {
         return elements::tensor(&shape, &data.to_f64()).expect("there is memory for what is there already");
     }
-    let tensor =
-        Tensor::from_data_size(&data.bytes, &shape, stored_kind(data.dtype)).to_kind(kind_of(data.dtype, wide));
+    let (stored, held) = (stored_kind(data.dtype), kind_of(data.dtype, wide));
+    let tensor = elements::from_bytes(&shape, stored, &data.bytes).expect("there is memory for what is there already");
+    let tensor = if stored == held { tensor } else { tensor.to_kind(held) };
     // What was read as signed: the sign bit is the highest bit of the magnitude.
     match data.dtype {
         DType::U16 => tensor.bitwise_and(0xffff),

@@ -7,6 +7,7 @@
 use crate::dtype::{ANY, DType, DTypes};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{LazyLock, OnceLock};
 
 pub mod lacks;
@@ -86,6 +87,31 @@ pub enum Support {
     Yes,
 }
 
+/// What a backend must take for a model.
+pub struct Needs {
+    /// Operators with their versions, which only those of the standard have, and forms.
+    pub forms: Vec<(&'static str, Option<i64>, String)>,
+    /// What the model is at most.
+    pub most: Support,
+}
+
+impl Needs {
+    /// Whether the backend of a table takes the model: the least support of its forms.
+    pub fn support(&self, table: &Table) -> Support {
+        let of_form = |(operator, version, form): &(&str, Option<i64>, String)| {
+            version.map_or(Support::Partial, |version| table.form_support(operator, version, form))
+        };
+        let mut least = self.most;
+        for form in &self.forms {
+            least = least.min(of_form(form));
+            if least == Support::No {
+                break;
+            }
+        }
+        least
+    }
+}
+
 /// The forms of one version of an operator by support.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Forms {
@@ -125,8 +151,9 @@ pub struct Table {
     index: OnceLock<Index>,
 }
 
-/// The forms of the versions of each operator.
-type Index = HashMap<String, Vec<(i64, HashMap<String, Support>)>>;
+/// By the hash of an operator, a version of it and a form, of which no two of a table are equal: what is asked for was last
+/// used a case ago, and every string on the way to it would have to come from memory.
+type Index = HashMap<u64, Support>;
 
 impl Table {
     /// The committed table of a backend; an empty one, which makes every form partial, for a backend without.
@@ -185,8 +212,7 @@ impl Table {
     /// A form that was never probed counts as partial.
     pub fn form_support(&self, operator: &str, version: i64, form: &str) -> Support {
         let index = self.index.get_or_init(|| self.indexed());
-        let forms = index.get(operator).and_then(|versions| versions.iter().find(|(known, _)| *known == version));
-        forms.and_then(|(_, forms)| forms.get(form)).copied().unwrap_or(Support::Partial)
+        index.get(&hash_of(operator, version, form)).copied().unwrap_or(Support::Partial)
     }
 
     fn indexed(&self) -> Index {
@@ -194,10 +220,12 @@ impl Table {
         for (key, forms) in &self.operators {
             let Some((operator, version)) = key.rsplit_once('-') else { continue };
             let Ok(version) = version.parse() else { continue };
-            let all = [(&forms.yes, Support::Yes), (&forms.no, Support::No)];
-            let all =
-                all.into_iter().flat_map(|(forms, support)| forms.iter().map(move |form| (form.clone(), support)));
-            index.entry(operator.to_owned()).or_default().push((version, all.collect()));
+            for (forms, support) in [(&forms.yes, Support::Yes), (&forms.no, Support::No)] {
+                for form in forms {
+                    let other = index.insert(hash_of(operator, version, form), support);
+                    assert!(other.is_none(), "{key} {form} is there twice, or its hash is that of another form");
+                }
+            }
         }
         index
     }
@@ -216,6 +244,12 @@ impl Table {
         let found: Vec<DType> = DType::ALL.into_iter().filter(takes).collect();
         if found.is_empty() { ANY } else { DTypes::of(&found) }
     }
+}
+
+fn hash_of(operator: &str, version: i64, form: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (operator, version, form).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// `Relu-14`: a version of an operator, as the standard's own pages name it.

@@ -94,7 +94,7 @@ impl Search<'_> {
         movable.then(|| {
             let raw = reference::to_tensor(&self.data[leaf], true);
             let (mean, square) = (raw.zeros_like(), raw.zeros_like());
-            let rate = LEARNING_RATE / sample_scale(self.attempts[leaf]);
+            let rate = LEARNING_RATE * sample_scale(self.attempts[leaf]);
             Parameter { leaf, value, dtype, domain, rate, raw, mean, square }
         })
     }

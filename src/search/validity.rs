@@ -52,12 +52,13 @@ pub fn all(value: &Tensor, condition: impl Fn(f64) -> bool) -> bool {
 
 /// Whether a value is in the part of its type's range that is used.
 pub fn in_range(value: &Tensor, dtype: DType) -> bool {
+    let most = dtype.max();
     match dtype {
         // Held in wider, signed types, so that what leaves the range does not wrap by itself.
-        DType::U16 | DType::U32 => all(value, |element| (0.0..=dtype.max()).contains(&element)),
+        DType::U16 | DType::U32 => all(value, |element| (0.0..=most).contains(&element)),
         DType::U64 => all(value, |element| element >= 0.0),
         // A NaN fails the comparison.
-        float if float.is_float() => all(value, |element| element.abs() <= dtype.max() * RANGE_SHARE),
+        float if float.is_float() => all(value, |element| element.abs() <= most * RANGE_SHARE),
         _ => true,
     }
 }
