@@ -166,11 +166,10 @@ impl Model {
         let value = &self.values[leaf.value];
         let mut stream = Stream::new(seed ^ (index as u64) << 32);
         let ties = stream.below(TIES) == 0 && value.dtype.is_float() && leaf.domain == Domain::Any;
-        let sample = |_| match ties && attempt == 0 {
-            true => tie(&mut stream),
-            false => sample_element(value.dtype, leaf.domain, attempt, &mut stream),
+        let values = match ties && attempt == 0 {
+            true => drawn(value.len(), || tie(&mut stream)),
+            false => sample_elements(value.len(), value.dtype, leaf.domain, attempt, &mut stream),
         };
-        let values: Vec<f64> = (0..value.len()).map(sample).collect();
         TensorData::from_f64(value.dtype, &value.shape, &values)
     }
 }
@@ -192,29 +191,51 @@ fn tie(stream: &mut Stream) -> f64 {
     if stream.below(2) == 0 { magnitude } else { -magnitude }
 }
 
-/// One element. Small integers and multiples of 1/64 keep much of a model exactly representable, also in f16.
-fn sample_element(dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut Stream) -> f64 {
-    let spread = 6u64 >> (attempt % 8 / 2);
-    let signed = |element: f64| match attempt % 8 {
-        6 if dtype.is_float() => -element.abs(),
-        7 if dtype.is_float() => element.abs() + 1.0,
-        attempt if attempt % 2 == 1 => element.abs(),
-        _ => element,
-    };
+/// So many elements. Small integers and multiples of 1/64 keep much of a model exactly representable, also in f16.
+fn sample_elements(count: usize, dtype: DType, domain: Domain<i64>, attempt: u32, stream: &mut Stream) -> Vec<f64> {
     match domain {
-        Domain::Index(bound) => stream.below(2 * bound.max(1) as u64) as f64 - bound as f64,
-        Domain::Between(low, high) => low as f64 + stream.below((high - low + 1).max(1) as u64) as f64,
-        Domain::Range(low, high) if dtype.is_float() => low + (high - low) * stream.unit(),
-        Domain::Range(low, high) => (low + ((high - low + 1.0) * stream.unit()).floor()).min(high),
-        Domain::NonZero => {
-            let magnitude = 1.0 + stream.below(6) as f64;
-            if dtype.min() < 0.0 && stream.below(2) == 1 { -magnitude } else { magnitude }
+        Domain::Index(bound) => drawn(count, || stream.below(2 * bound.max(1) as u64) as f64 - bound as f64),
+        Domain::Between(low, high) => {
+            let choices = (high - low + 1).max(1) as u64;
+            drawn(count, || low as f64 + stream.below(choices) as f64)
         }
-        Domain::Any => match dtype {
-            DType::Bool => stream.below(2) as f64,
-            _ if dtype.is_unsigned() => stream.below((2 * spread).max(2) - 1) as f64,
-            _ if dtype.is_int() => signed(stream.below(2 * spread + 1) as f64 - spread as f64),
-            _ => signed(((stream.below(513) as f64 - 256.0) / 64.0 + 1.0 / 128.0) * sample_scale(attempt)),
-        },
+        Domain::Range(low, high) if dtype.is_float() => drawn(count, || low + (high - low) * stream.unit()),
+        Domain::Range(low, high) => drawn(count, || (low + ((high - low + 1.0) * stream.unit()).floor()).min(high)),
+        Domain::NonZero => {
+            let signed = dtype.min() < 0.0;
+            drawn(count, || {
+                let magnitude = 1.0 + stream.below(6) as f64;
+                if signed && stream.below(2) == 1 { -magnitude } else { magnitude }
+            })
+        }
+        Domain::Any => sample_any(count, dtype, attempt % 8, stream),
     }
+}
+
+/// Elements that may be anything, for an attempt below 8.
+fn sample_any(count: usize, dtype: DType, attempt: u32, stream: &mut Stream) -> Vec<f64> {
+    let spread = 6u64 >> (attempt / 2);
+    if dtype == DType::Bool {
+        return drawn(count, || stream.below(2) as f64);
+    }
+    if dtype.is_unsigned() {
+        return drawn(count, || stream.below((2 * spread).max(2) - 1) as f64);
+    }
+    let mut elements = if dtype.is_int() {
+        drawn(count, || stream.below(2 * spread + 1) as f64 - spread as f64)
+    } else {
+        let scale = sample_scale(attempt);
+        drawn(count, || ((stream.below(513) as f64 - 256.0) / 64.0 + 1.0 / 128.0) * scale)
+    };
+    match attempt {
+        6 if dtype.is_float() => elements.iter_mut().for_each(|element| *element = -element.abs()),
+        7 if dtype.is_float() => elements.iter_mut().for_each(|element| *element = element.abs() + 1.0),
+        attempt if attempt % 2 == 1 => elements.iter_mut().for_each(|element| *element = element.abs()),
+        _ => {}
+    }
+    elements
+}
+
+fn drawn(count: usize, mut draw: impl FnMut() -> f64) -> Vec<f64> {
+    (0..count).map(|_| draw()).collect()
 }

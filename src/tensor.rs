@@ -15,7 +15,8 @@ pub struct TensorData {
 /// A Rust type that is the element of a [`TensorData`].
 pub trait Element: Copy {
     const DTYPE: DType;
-    fn append_to(self, bytes: &mut Vec<u8>);
+    /// `bytes` has room for exactly one element.
+    fn write(self, bytes: &mut [u8]);
     /// `bytes` holds exactly one element.
     fn read(bytes: &[u8]) -> Self;
 }
@@ -24,8 +25,8 @@ macro_rules! element {
     ($($rust:ty => $dtype:ident),*) => {$(
         impl Element for $rust {
             const DTYPE: DType = DType::$dtype;
-            fn append_to(self, bytes: &mut Vec<u8>) {
-                bytes.extend_from_slice(&self.to_le_bytes());
+            fn write(self, bytes: &mut [u8]) {
+                bytes.copy_from_slice(&self.to_le_bytes());
             }
             fn read(bytes: &[u8]) -> Self {
                 Self::from_le_bytes(bytes.try_into().expect("one element"))
@@ -40,8 +41,8 @@ element!(
 
 impl Element for bool {
     const DTYPE: DType = DType::Bool;
-    fn append_to(self, bytes: &mut Vec<u8>) {
-        bytes.push(self.into());
+    fn write(self, bytes: &mut [u8]) {
+        bytes[0] = self.into();
     }
     fn read(bytes: &[u8]) -> Self {
         bytes[0] != 0
@@ -51,10 +52,16 @@ impl Element for bool {
 impl TensorData {
     /// Panics unless `values` has as many elements as `shape`.
     pub fn new<T: Element>(shape: &[usize], values: &[T]) -> TensorData {
+        TensorData::of(shape, values.iter().copied())
+    }
+
+    fn of<T: Element>(shape: &[usize], values: impl ExactSizeIterator<Item = T>) -> TensorData {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "shape {shape:?}");
-        let mut bytes = Vec::with_capacity(values.len() * T::DTYPE.size_bytes());
-        values.iter().for_each(|value| value.append_to(&mut bytes));
-        TensorData { dtype: T::DTYPE, shape: shape.to_vec(), bytes }
+        let mut data = TensorData::zeros(T::DTYPE, shape);
+        for (bytes, value) in data.bytes.chunks_exact_mut(T::DTYPE.size_bytes()).zip(values) {
+            value.write(bytes);
+        }
+        data
     }
 
     pub fn zeros(dtype: DType, shape: &[usize]) -> TensorData {
@@ -66,7 +73,7 @@ impl TensorData {
     pub fn from_f64(dtype: DType, shape: &[usize], values: &[f64]) -> TensorData {
         macro_rules! convert {
             ($convert:expr) => {
-                TensorData::new(shape, &values.iter().map(|&v| $convert(v)).collect::<Vec<_>>())
+                TensorData::of(shape, values.iter().map(|&v| $convert(v)))
             };
         }
         match dtype {
@@ -98,25 +105,33 @@ impl TensorData {
     /// The elements. Panics when `T` is not the element type.
     pub fn values<T: Element>(&self) -> Vec<T> {
         assert_eq!(self.dtype, T::DTYPE);
-        self.bytes.chunks_exact(T::DTYPE.size_bytes()).map(T::read).collect()
+        self.elements().collect()
+    }
+
+    /// Of a tensor with elements of type `T`.
+    fn elements<T: Element>(&self) -> impl Iterator<Item = T> {
+        self.bytes.chunks_exact(T::DTYPE.size_bytes()).map(T::read)
     }
 
     /// The elements as f64; exact for every type but i64 and u64 beyond 2^53.
     pub fn to_f64(&self) -> Vec<f64> {
+        fn all<T: Element>(data: &TensorData, convert: impl Fn(T) -> f64) -> Vec<f64> {
+            data.elements().map(convert).collect()
+        }
         match self.dtype {
-            DType::F32 => self.values::<f32>().into_iter().map(Into::into).collect(),
-            DType::F64 => self.values(),
-            DType::F16 => self.values::<f16>().into_iter().map(f16::to_f64).collect(),
-            DType::BF16 => self.values::<bf16>().into_iter().map(bf16::to_f64).collect(),
-            DType::I32 => self.values::<i32>().into_iter().map(Into::into).collect(),
-            DType::I64 => self.values::<i64>().into_iter().map(|v| v as f64).collect(),
-            DType::U64 => self.values::<u64>().into_iter().map(|v| v as f64).collect(),
-            DType::I8 => self.values::<i8>().into_iter().map(Into::into).collect(),
-            DType::I16 => self.values::<i16>().into_iter().map(Into::into).collect(),
-            DType::U8 => self.values::<u8>().into_iter().map(Into::into).collect(),
-            DType::U16 => self.values::<u16>().into_iter().map(Into::into).collect(),
-            DType::U32 => self.values::<u32>().into_iter().map(Into::into).collect(),
-            DType::Bool => self.values::<bool>().into_iter().map(|v| f64::from(u8::from(v))).collect(),
+            DType::F32 => all::<f32>(self, Into::into),
+            DType::F64 => all::<f64>(self, |v| v),
+            DType::F16 => all(self, f16::to_f64),
+            DType::BF16 => all(self, bf16::to_f64),
+            DType::I32 => all::<i32>(self, Into::into),
+            DType::I64 => all(self, |v: i64| v as f64),
+            DType::U64 => all(self, |v: u64| v as f64),
+            DType::I8 => all::<i8>(self, Into::into),
+            DType::I16 => all::<i16>(self, Into::into),
+            DType::U8 => all::<u8>(self, Into::into),
+            DType::U16 => all::<u16>(self, Into::into),
+            DType::U32 => all::<u32>(self, Into::into),
+            DType::Bool => all(self, |v: bool| f64::from(u8::from(v))),
         }
     }
 

@@ -156,8 +156,10 @@ fn from_rten(value: Value, declared: Option<DType>) -> Result<TensorData, Failur
 }
 
 fn read<T: Clone, E: Element>(tensor: Tensor<T>, convert: impl Fn(T) -> E) -> Result<TensorData, Failure> {
-    let shape = tensor.shape().to_vec();
-    let mut bytes = Vec::with_capacity(tensor.len() * E::DTYPE.size_bytes());
-    tensor.into_data().into_iter().for_each(|element| convert(element).append_to(&mut bytes));
+    let (shape, size) = (tensor.shape().to_vec(), E::DTYPE.size_bytes());
+    let mut bytes = vec![0; tensor.len() * size];
+    for (bytes, element) in bytes.chunks_exact_mut(size).zip(tensor.into_data()) {
+        convert(element).write(bytes);
+    }
     whole(E::DTYPE, shape, bytes)
 }
