@@ -7,6 +7,7 @@ use graphsmith::limits::MAX_OPERATORS;
 use graphsmith::model::LeafData;
 use graphsmith::oracle::Expectation;
 use graphsmith::reference::{self, Precision, Values};
+use graphsmith::solve::Tally;
 use graphsmith::spec::Skip;
 use graphsmith::{onnx, search};
 use std::hint::black_box;
@@ -40,13 +41,13 @@ pub fn print() {
         println!();
     }
     println!(
-        "{:>9} {:>12} {:>14} {:>10} {:>8} {:>8}",
-        "operators", "records kept", "held by hints", "repaired", "Z3", "valid"
+        "{:>9} {:>12} {:>14} {:>10} {:>10} {:>8} {:>8} {:>8}",
+        "operators", "records kept", "held by hints", "repaired", "narrowed", "refused", "Z3", "valid"
     );
     for (operators, subjects) in &sizes {
         println!("{operators:>9} {}", ways(subjects));
     }
-    println!("records kept: of those that could be placed; Z3: cases in which it was asked\n");
+    println!("records kept: of those that could be placed; refused: by narrowing; Z3: cases in which it was asked\n");
 }
 
 /// The first inputs in order of their seeds that, cut short, have so many operators.
@@ -96,18 +97,23 @@ fn ways(subjects: &[Subject]) -> String {
     let lost = |skip: &Skip| matches!(skip, Skip::Unsolvable | Skip::SolverGaveUp | Skip::TooLarge | Skip::Pattern);
     let lost = fates().filter(|fate| fate.as_ref().is_err_and(lost)).count();
     let tallies = || subjects.iter().map(|subject| subject.generated.tally);
-    let by_hints: usize = tallies().map(|tally| tally.by_hints).sum();
-    let by_repair: usize = tallies().map(|tally| tally.by_repair).sum();
-    let questions = |tally: graphsmith::solve::Tally| tally.by_solver + tally.refused_by_solver;
-    let all = by_hints + by_repair + tallies().map(questions).sum::<usize>();
+    let questions = |tally: Tally| tally.by_solver + tally.refused_by_solver;
+    let sum = |count: fn(Tally) -> usize| tallies().map(count).sum::<usize>();
+    let by_hints = sum(|tally| tally.by_hints);
+    let by_repair = sum(|tally| tally.by_repair);
+    let by_narrowing = sum(|tally| tally.by_narrowing);
+    let hopeless = sum(|tally| tally.hopeless);
+    let all = by_hints + by_repair + by_narrowing + hopeless + tallies().map(questions).sum::<usize>();
     let asked = tallies().filter(|&tally| questions(tally) > 0).count();
     let valid = subjects.iter().filter(|subject| subject.valid.is_some()).count();
     let percent = |part: usize, whole: usize| format!("{:.1} %", 100.0 * part as f64 / whole as f64);
     format!(
-        "{:>12} {:>14} {:>10} {:>8} {:>8}",
+        "{:>12} {:>14} {:>10} {:>10} {:>8} {:>8} {:>8}",
         percent(kept, kept + lost),
         percent(by_hints, all),
         percent(by_repair, all),
+        percent(by_narrowing, all),
+        percent(hopeless, all),
         percent(asked, subjects.len()),
         percent(valid, subjects.len())
     )
