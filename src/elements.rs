@@ -52,6 +52,13 @@ pub fn largest_magnitude(tensor: &Tensor) -> Result<i64, TchError> {
     Ok(slice::<i64>(&dense).iter().fold(0, |largest, element| largest.max(element.saturating_abs())))
 }
 
+/// The elements of a tensor as 64-bit integers.
+pub fn integers(tensor: &Tensor) -> Result<Vec<i64>, TchError> {
+    let as_is = tensor.kind() == Kind::Int64;
+    let dense = if as_is { tensor.f_contiguous()? } else { tensor.f_to_kind(Kind::Int64)?.f_contiguous()? };
+    Ok(slice(&dense).to_vec())
+}
+
 /// The elements of a tensor.
 pub fn read(tensor: &Tensor) -> Result<Vec<f64>, TchError> {
     let owned = laid_out(&[tensor], &tensor.size())?;
@@ -133,11 +140,13 @@ mod tests {
         assert!(any([&column, &row], |[x, y]| x * y == 60.0).unwrap());
         assert!(!any([&column], |[x]| x > 3.0).unwrap());
         assert_eq!(tensor(&[3, 2], &[1.0, 4.0, 2.0, 5.0, 3.0, 6.0]).unwrap(), turned);
-        let integers = Tensor::from_slice(&[3i64, -7, 5, 2]).reshape([2, 2]);
+        let list = Tensor::from_slice(&[3i64, -7, 5, 2]).reshape([2, 2]);
         let bytes: Vec<u8> = [3i64, 5, -7, 2].iter().flat_map(|element| element.to_le_bytes()).collect();
-        assert_eq!(from_bytes(&[2, 2], Kind::Int64, &bytes).unwrap(), integers.transpose(0, 1));
+        assert_eq!(from_bytes(&[2, 2], Kind::Int64, &bytes).unwrap(), list.transpose(0, 1));
         assert_eq!(from_bytes(&[3], Kind::Bool, &[1, 0, 1]).unwrap(), Tensor::from_slice(&[true, false, true]));
-        assert_eq!(largest_magnitude(&integers.transpose(0, 1)).unwrap(), 7);
+        assert_eq!(largest_magnitude(&list.transpose(0, 1)).unwrap(), 7);
+        assert_eq!(integers(&list.transpose(0, 1)).unwrap(), [3, 5, -7, 2]);
+        assert_eq!(integers(&Tensor::from_slice(&[1.5f64, -2.0])).unwrap(), [1, -2]);
         assert_eq!(largest_magnitude(&Tensor::from(i64::MIN)).unwrap(), i64::MAX);
         let empty = Tensor::zeros([0, 2], DOUBLE);
         assert_eq!(tensor(&[0, 2], &[]).unwrap().size(), [0, 2]);

@@ -5,6 +5,7 @@ use super::indexing::positions;
 use super::joining::OF_SHAPE;
 use super::movement::refuse;
 use crate::dtype::{ANY, DType, DTypes, FLOATS};
+use crate::elements;
 use crate::limits::MAX_RANK;
 use crate::spec::{Args, Builder, Numerics, OpSpec, Outputs, Skip};
 use crate::tensor::TensorData;
@@ -33,10 +34,10 @@ pub const RANGE: OpSpec = OpSpec {
 
 fn range_length(a: &Args) -> Result<i64, TchError> {
     if a.dtype(0).is_float() {
-        let scalar = |index: usize| -> Result<f64, TchError> { f64::try_from(a.x(index).f_sum(Kind::Double)?) };
+        let scalar = |index: usize| -> Result<f64, TchError> { Ok(elements::read(a.x(index))?.iter().sum()) };
         return Ok((((scalar(1)? - scalar(0)?) / scalar(2)?).ceil() as i64).max(0));
     }
-    let scalar = |index: usize| -> Result<i64, TchError> { i64::try_from(a.x(index).f_sum(Kind::Int64)?) };
+    let scalar = |index: usize| -> Result<i64, TchError> { Ok(elements::integers(a.x(index))?.iter().sum()) };
     let (distance, delta) = (scalar(1)? - scalar(0)?, scalar(2)?);
     if delta == 0 {
         return refuse("Range in steps of 0");

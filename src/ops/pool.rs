@@ -50,7 +50,7 @@ pub const AVERAGE_POOL: OpSpec = OpSpec {
     eval: |a| {
         let windows = pool_windows(a)?;
         let divisor = windows.present(a.int("count_include_pad", 0) != 0)?.f_to_kind(a.x(0).kind())?;
-        let sum = windows.taps(a.x(0), 0.0)?.f_sum_dim_intlist(-1, false, None)?;
+        let sum = windows.unfolded(a.x(0), 0.0)?.f_sum_dim_intlist(windows.kernel_axes(), false, None)?;
         one(sum.f_div(&divisor))
     },
     ..OpSpec::BASE
@@ -197,11 +197,11 @@ fn max_pool(a: &Args) -> Outputs {
         kind if is_float(kind) => f64::NEG_INFINITY,
         _ => return Err(unsupported("MaxPool of this type")),
     };
+    if a.output_dtypes.len() < 2 {
+        return one(windows.unfolded(x, lowest)?.f_amax(windows.kernel_axes(), false));
+    }
     let taps = windows.taps(x, lowest)?;
     let largest = taps.f_amax(-1, false)?;
-    if a.output_dtypes.len() < 2 {
-        return Ok(vec![largest]);
-    }
     let shape = x.size();
     let (images, spatial) = (shape[0] * shape[1], &shape[2..]);
     let options = (Kind::Int64, x.device());

@@ -199,7 +199,7 @@ struct Places {
 
 fn places(axis: &Axis, taps: &[Tap]) -> Result<Places, TchError> {
     let of = |tap: &Tap| {
-        let index = Vec::<i64>::try_from(&tap.index.f_flatten(0, -1)?)?;
+        let index = elements::integers(&tap.index)?;
         let inside = Vec::<bool>::try_from(&tap.inside.f_flatten(0, -1)?)?;
         let place = |(index, inside): (i64, bool)| inside.then_some(index as usize);
         Ok(index.into_iter().zip(inside).map(place).collect())

@@ -240,6 +240,13 @@ impl Windows {
 
     /// The elements of every window in row-major order: `[N, C, output..., taps]`. Taps in the padding are `value`.
     pub fn taps(&self, x: &Tensor, value: f64) -> Result<Tensor, TchError> {
+        let windows = self.unfolded(x, value)?;
+        let shape: Vec<i64> = windows.size()[..2 + self.sizes.len()].iter().copied().chain([self.count()]).collect();
+        windows.f_reshape(shape)
+    }
+
+    /// Every window as a view: `[N, C, output..., kernel...]`. Taps in the padding are `value`.
+    pub fn unfolded(&self, x: &Tensor, value: f64) -> Result<Tensor, TchError> {
         if self.output.contains(&0) {
             return Err(unsupported("a pool without windows"));
         }
@@ -250,8 +257,12 @@ impl Windows {
                 windows = windows.f_slice(-1, None, None, self.dilation[axis])?;
             }
         }
-        let shape: Vec<i64> = windows.size()[..2 + self.sizes.len()].iter().copied().chain([self.count()]).collect();
-        windows.f_reshape(shape)
+        Ok(windows)
+    }
+
+    /// The axes of [`Windows::unfolded`] that make one window.
+    pub fn kernel_axes(&self) -> Vec<i64> {
+        (-(self.sizes.len() as i64)..0).collect()
     }
 
     /// The taps of one window.

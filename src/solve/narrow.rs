@@ -250,4 +250,26 @@ mod tests {
         assert!(hopeless(&[size.min(start).equals(3), start.at_least(5), size.at_most(2)]));
         assert!(hopeless(&[size.max(start).equals(3), start.at_most(2), size.at_least(4)]));
     }
+
+    #[test]
+    fn values_are_tried_near_the_present_ones() {
+        term::reset();
+        let mut vars = Vars::default();
+        let mut variable = |range, hint| Term::var(vars.fresh(range, hint));
+        let (older, newer, alone) = (variable(1..=256, 9), variable(1..=256, 9), variable(1..=256, 7));
+        let solve = |laws: &[Law]| solve(&vars, &Question { laws: laws.to_vec(), reached: vec![true, true, false] });
+        let found = |laws: &[Law]| match solve(laws) {
+            Answer::Values(values) => values,
+            other => panic!("{laws:?}: {other:?}"),
+        };
+        assert_eq!(found(&[(older + newer).equals(20)]), [9, 11, 7], "the older one stays");
+        assert_eq!(found(&[(older + newer).equals(300)]), [44, 256, 7], "it goes no further than it must");
+        assert_eq!(found(&[older.differs(9)]), [10, 9, 7]);
+        assert_eq!(found(&[older.differs(9), older.at_most(9)]), [8, 9, 7], "what failed is taken back");
+        assert_eq!(found(&[older.differs(newer), newer.at_most(older)]), [9, 8, 7]);
+        assert!(matches!(solve(&[older.differs(newer), older.equals(newer)]), Answer::Hopeless | Answer::Open));
+        let long: Vec<Law> = (0..NARROWING_STEPS).map(|_| older.at_least(2)).collect();
+        assert!(matches!(solve(&long), Answer::Open), "no more steps than the limit says");
+        assert_eq!(vars.value(alone.as_var().expect("a variable")), 7);
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::Attribute;
 use crate::dtype::DType;
+use crate::elements;
 use crate::tensor::TensorData;
 use std::borrow::Cow;
 use tch::{Kind, TchError, Tensor};
@@ -154,7 +155,6 @@ impl<'a> Args<'a> {
 
     /// The elements of an integer operand such as `axes`; `None` when it is absent.
     pub fn list(&self, index: usize) -> Option<Vec<i64>> {
-        let flat = self.opt(index)?.to_kind(Kind::Int64).reshape([-1]);
-        Some(Vec::try_from(&flat).expect("a one-dimensional int64 tensor"))
+        Some(elements::integers(self.opt(index)?).expect("numbers can be read as integers"))
     }
 }
