@@ -265,7 +265,8 @@ mod tests {
         assert_eq!(found(&[(older + newer).equals(20)]), [9, 11, 7], "the older one stays");
         assert_eq!(found(&[(older + newer).equals(300)]), [44, 256, 7], "it goes no further than it must");
         assert_eq!(found(&[older.differs(9)]), [10, 9, 7]);
-        assert_eq!(found(&[older.differs(9), older.at_most(9)]), [8, 9, 7], "what failed is taken back");
+        assert_eq!(found(&[older.differs(9), older.at_most(9)]), [8, 9, 7]);
+        assert_eq!(found(&[(older + newer).equals(20), older.differs(9)]), [10, 10, 7], "what failed is taken back");
         assert_eq!(found(&[older.differs(newer), newer.at_most(older)]), [9, 8, 7]);
         assert!(matches!(solve(&[older.differs(newer), older.equals(newer)]), Answer::Hopeless | Answer::Open));
         let long: Vec<Law> = (0..NARROWING_STEPS).map(|_| older.at_least(2)).collect();
