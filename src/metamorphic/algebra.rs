@@ -229,11 +229,13 @@ mod tests {
     use crate::ops::{self, Choice};
     use crate::reference::{self, Defect, Precision};
     use crate::support::Focus;
-    use crate::swarm::Swarm;
+    use crate::swarm::{Sizes, Swarm};
     use crate::{graph, search};
 
     /// Random models tried for each rule.
     const CASES: u64 = 4000;
+    /// Those with empty tensors.
+    const EMPTY_CASES: u64 = 120;
     /// Applications of each rule that are checked.
     const WANTED: usize = 6;
 
@@ -247,8 +249,9 @@ mod tests {
     }
 
     /// A model of the operators that rules of one table replace, mostly those of `rule`.
-    fn grow(rule: &Rule, table: &[Rule], seed: u64) -> Option<Case> {
-        let input = input::random(seed, 1 + (seed % 6) as usize);
+    fn grow(rule: &Rule, table: &[Rule], seed: u64, empty: bool) -> Option<Case> {
+        let records = if empty { 1 } else { 1 + (seed % 6) as usize };
+        let input = input::random(seed, records);
         let swarm = Swarm::new(&input.header);
         let near: Vec<&str> =
             table.iter().flat_map(|rule| rule.of).copied().chain(["Concat", "Mul", "Sigmoid"]).collect();
@@ -258,7 +261,8 @@ mod tests {
             Choice::Operator(ops::by_name(names[byte / 3 % names.len()]).expect("rules name operators"))
         };
         let opset = if seed.is_multiple_of(2) { swarm.opset } else { NEWEST_OPSET };
-        let swarm = Swarm { focus: Focus::NONE, opset, fresh: 8, exact: false, ..swarm };
+        let sizes = if empty { Sizes::Empty } else { swarm.sizes };
+        let swarm = Swarm { focus: Focus::NONE, opset, fresh: 8, exact: false, sizes, ..swarm };
         let model = graph::grow_with(&swarm, &input.records, choose).model();
         if model.nodes.is_empty() {
             return None;
@@ -267,15 +271,52 @@ mod tests {
         Some(Case::with_data(model, found.data, found.values?).expect("the reference runs"))
     }
 
-    /// Every rule fits somewhere, declares what is computed, and changes no value by more than the bounds allow.
+    #[derive(Default)]
+    struct Counts {
+        fitted: usize,
+        checked: usize,
+        judged: usize,
+        elements: usize,
+    }
+
+    /// Applies a rule at every node of a case that it may fit. Each application must declare what is computed, and change no
+    /// value by more than the bounds allow.
+    fn check(rule: &Rule, case: &Case, seed: u64, stream: &mut Stream, counts: &mut Counts) -> Vec<String> {
+        let mut failures = Vec::new();
+        for at in (0..case.model.nodes.len()).filter(|&at| rule.of.contains(&case.model.nodes[at].spec.name)) {
+            let (mut model, mut data) = (case.model.clone(), case.data.clone());
+            if apply(rule, &mut model, &mut data, at, stream).is_none() {
+                continue;
+            }
+            counts.fitted += 1;
+            let shown = format!("{}, seed {seed}\n{}{}", rule.name, graph::text(&case.model), graph::text(&model));
+            let variant = match valid(model, data) {
+                Ok(Some(variant)) => variant,
+                Ok(None) => continue,
+                Err(defect) => {
+                    failures.push(format!("{defect}: {shown}"));
+                    continue;
+                }
+            };
+            counts.checked += 1;
+            counts.elements += variant.expectation.elements;
+            counts.judged += variant.expectation.judged;
+            if let Some((output, element)) = case.expectation.contradiction(&variant.expectation) {
+                failures.push(format!("output {output}, element {element}: {shown}"));
+            }
+        }
+        failures
+    }
+
+    /// Every rule fits somewhere.
     #[test]
     fn every_rule_is_an_equality() {
         let _no_grad = reference::init();
         let mut failures = Vec::new();
         for (table, rule) in TABLES.iter().flat_map(|table| table.iter().map(move |rule| (table, rule))) {
-            let (mut fitted, mut checked, mut judged, mut elements) = (0, 0, 0, 0);
+            let mut counts = Counts::default();
             for seed in 0..CASES {
-                let Some(mut case) = grow(rule, table, seed) else { continue };
+                let Some(mut case) = grow(rule, table, seed, false) else { continue };
                 let mut stream = Stream::new(seed);
                 if seed % 3 == 2 {
                     let (mut model, mut data) = (case.model.clone(), case.data.clone());
@@ -283,38 +324,32 @@ mod tests {
                     let Ok(Some(rewritten)) = valid(model, data) else { continue };
                     case = rewritten;
                 }
-                for at in (0..case.model.nodes.len()).filter(|&at| rule.of.contains(&case.model.nodes[at].spec.name)) {
-                    let (mut model, mut data) = (case.model.clone(), case.data.clone());
-                    if apply(rule, &mut model, &mut data, at, &mut stream).is_none() {
-                        continue;
-                    }
-                    fitted += 1;
-                    let shown =
-                        format!("{}, seed {seed}\n{}{}", rule.name, graph::text(&case.model), graph::text(&model));
-                    let variant = match valid(model, data) {
-                        Ok(Some(variant)) => variant,
-                        Ok(None) => continue,
-                        Err(defect) => {
-                            failures.push(format!("{defect}: {shown}"));
-                            continue;
-                        }
-                    };
-                    checked += 1;
-                    elements += variant.expectation.elements;
-                    judged += variant.expectation.judged;
-                    if let Some((output, element)) = case.expectation.contradiction(&variant.expectation) {
-                        failures.push(format!("output {output}, element {element}: {shown}"));
-                    }
-                }
-                if checked >= WANTED {
+                failures.extend(check(rule, &case, seed, &mut stream, &mut counts));
+                if counts.checked >= WANTED {
                     break;
                 }
             }
+            let Counts { fitted, checked, judged, elements } = counts;
             eprintln!("{:60} fitted {fitted:4} valid {checked:4} judged {judged}/{elements}", rule.name);
             if checked == 0 {
                 failures.push(format!("{} never fits", rule.name));
             }
         }
+        assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+    }
+
+    #[test]
+    fn rules_hold_of_empty_tensors() {
+        let _no_grad = reference::init();
+        let (mut failures, mut counts) = (Vec::new(), Counts::default());
+        for (table, rule) in TABLES.iter().flat_map(|table| table.iter().map(move |rule| (table, rule))) {
+            for seed in 0..EMPTY_CASES {
+                if let Some(case) = grow(rule, table, seed, true) {
+                    failures.extend(check(rule, &case, seed, &mut Stream::new(seed), &mut counts));
+                }
+            }
+        }
+        assert!(counts.checked > 1000, "{} applications", counts.checked);
         assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
     }
 }

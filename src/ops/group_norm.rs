@@ -2,7 +2,7 @@
 
 use super::ball::{Balled, Operands, radii, values};
 use super::common::one;
-use super::movement::{axis_of, set_axis};
+use super::movement::{axis_of, refuse, set_axis};
 use super::norm::{Normalized, affine_errors, broadcast_weight, centred, normalized, per_channel, set_epsilon};
 use super::rounding::error_of;
 use crate::dtype::{DType, FLOATS};
@@ -66,6 +66,9 @@ pub const GROUP: OpSpec = OpSpec {
 fn grouped(a: &Args, x: &Tensor) -> Result<Tensor, TchError> {
     let size = x.size();
     let groups = a.int("num_groups", 1);
+    if groups < 1 {
+        return refuse("GroupNormalization without groups");
+    }
     x.f_reshape([size[0], groups, size[1..].iter().product::<i64>() / groups])
 }
 

@@ -64,7 +64,9 @@ pub const RULES: &[Rule] = &[
         affine(s, standard(s, s.x(0), &axes), s.x(1), s.x(2))
     }),
     rule("instance normalisation = with a group for each channel", &["InstanceNormalization"], |s| {
-        let groups = ("num_groups", Attribute::Int(s.shape(s.x(0))?[1] as i64));
+        // There are no groups of no channels.
+        let channels = Some(s.shape(s.x(0))?[1] as i64).filter(|&channels| channels > 0)?;
+        let groups = ("num_groups", Attribute::Int(channels));
         let epsilon = ("epsilon", Attribute::Float(s.a.float("epsilon", 1e-5) as f32));
         s.with("GroupNormalization", &[s.x(0), s.x(1), s.x(2)], vec![groups, epsilon])
     }),
