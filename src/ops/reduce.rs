@@ -144,7 +144,7 @@ fn of_floats(a: &Args, reduce: impl Fn(&Tensor) -> Result<Tensor, TchError>) -> 
     as_output(a, y)
 }
 
-/// An error rule: from lines of operands and of their errors, and the number of elements in a line.
+/// An error rule: from lines of operands and of their errors, and the number of terms that may be summed at once.
 fn errors_along(
     a: &Args,
     errors: &[Option<Tensor>],
@@ -152,9 +152,20 @@ fn errors_along(
 ) -> Outputs {
     let error = error_of(errors, 0, a.x(0))?;
     along(a, &[a.x(0), &error], |lines| {
-        let terms = lines[0].size().last().copied().unwrap_or(1);
-        defined(rule(&lines[0], &lines[1], terms as f64)?)
+        let terms = length(&lines[0]);
+        defined(rule(&lines[0], &lines[1], a.accumulate.map_or(terms, |together| together.max(terms)))?)
     })
+}
+
+/// The elements of a line.
+fn length(lines: &Tensor) -> f64 {
+    lines.size().last().copied().unwrap_or(1) as f64
+}
+
+/// Whether an operator sums along axes.
+pub fn sums(spec: &OpSpec) -> bool {
+    let reduces = TABLE.iter().any(|reduction| reduction.code == spec.code);
+    reduces && ![MAX.code, MIN.code, PROD.code].contains(&spec.code)
 }
 
 fn sum(x: &Tensor) -> Result<Tensor, TchError> {
@@ -189,7 +200,7 @@ pub const MEAN: OpSpec = OpSpec {
         let dtype = a.output_dtypes[0];
         errors_along(a, errors, |x, error, terms| {
             let most = sum(&(x.f_abs()? + error))?;
-            unless_overflow((sum(error)? + &most * gamma(terms + 2.0, dtype)) / terms, &most, dtype)
+            unless_overflow((sum(error)? + &most * gamma(terms + 2.0, dtype)) / length(x), &most, dtype)
         })
     }),
     build: |b| build(b, NOTHING, EmptyAxes::NoneOrAll),
