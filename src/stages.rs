@@ -1,7 +1,7 @@
 //! CPU time by the stages of a test: where the time goes. Costs nothing unless [`start`] was called.
 
 use crate::backend::Level;
-use crate::clock::cpu_time;
+use crate::clock::{cpu_time, thread_time};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +24,8 @@ pub enum Stage {
     Compile(&'static str, Level),
     /// Also giving back what was compiled.
     Run(&'static str, Level),
+    /// Threads that backends have started: those of rten compute, and look for work for a while after.
+    Threads,
     Judge,
     /// What is done once a finding is made.
     Finding,
@@ -38,6 +40,8 @@ struct Meter {
     stage: Stage,
     other_form: bool,
     since: Duration,
+    /// CPU time of all other threads when it was last taken.
+    others_since: Duration,
     times: Times,
 }
 
@@ -48,7 +52,7 @@ thread_local! {
 impl Stage {
     /// Whether it is the work of a backend.
     pub fn is_backend(self) -> bool {
-        matches!(self, Stage::Compile(..) | Stage::Run(..))
+        matches!(self, Stage::Compile(..) | Stage::Run(..) | Stage::Threads)
     }
 }
 
@@ -63,6 +67,7 @@ impl fmt::Display for Stage {
             Stage::Rewrite => "saying it otherwise",
             Stage::Compile(backend, level) => return f.pad(&format!("{backend} {level}: compiling")),
             Stage::Run(backend, level) => return f.pad(&format!("{backend} {level}: running")),
+            Stage::Threads => "threads of backends",
             Stage::Judge => "judging",
             Stage::Finding => "explaining findings",
             Stage::Rest => "the rest",
@@ -72,7 +77,13 @@ impl fmt::Display for Stage {
 
 /// Starts to count the time of this thread's stages.
 pub fn start() {
-    let meter = Meter { stage: Stage::Rest, other_form: false, since: cpu_time(), times: Times::new() };
+    let meter = Meter {
+        stage: Stage::Rest,
+        other_form: false,
+        since: thread_time(),
+        others_since: others(),
+        times: Times::new(),
+    };
     METER.set(Some(meter));
 }
 
@@ -80,6 +91,9 @@ pub fn start() {
 pub fn take() -> Times {
     with_meter(|meter| {
         meter.charge();
+        let others = others();
+        meter.times.entry(Stage::Threads).or_default()[0] += others.saturating_sub(meter.others_since);
+        meter.others_since = others;
         mem::take(&mut meter.times)
     })
     .unwrap_or_default()
@@ -119,9 +133,14 @@ fn with_meter<T>(change: impl FnOnce(&mut Meter) -> T) -> Option<T> {
     METER.with_borrow_mut(|meter| meter.as_mut().map(change))
 }
 
+/// CPU time of the other threads of this process, all of which are backends'.
+fn others() -> Duration {
+    cpu_time().saturating_sub(thread_time())
+}
+
 impl Meter {
     fn charge(&mut self) {
-        let now = cpu_time();
+        let now = thread_time();
         self.times.entry(self.stage).or_default()[usize::from(self.other_form)] += now - self.since;
         self.since = now;
     }
