@@ -37,7 +37,7 @@ pub fn tensor(shape: &[i64], values: &[f64]) -> Result<Tensor, TchError> {
 /// A tensor with the elements that these bytes are, of which there are as many as the shape has.
 pub fn from_bytes(shape: &[i64], kind: Kind, bytes: &[u8]) -> Result<Tensor, TchError> {
     let result = Tensor::f_empty(shape, (kind, Device::Cpu))?;
-    assert_eq!(bytes.len(), result.numel() * kind.elt_size_in_bytes(), "a byte for each of a tensor");
+    assert_eq!(bytes.len(), result.numel() * kind.elt_size_in_bytes(), "as many bytes as the elements take");
     if !bytes.is_empty() {
         // SAFETY: the tensor was just made, dense, and has so many bytes; nothing else refers to it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), result.data_ptr().cast::<u8>(), bytes.len()) };
@@ -54,9 +54,7 @@ pub fn largest_magnitude(tensor: &Tensor) -> Result<i64, TchError> {
 
 /// The elements of a tensor as 64-bit integers.
 pub fn integers(tensor: &Tensor) -> Result<Vec<i64>, TchError> {
-    let as_is = tensor.kind() == Kind::Int64;
-    let dense = if as_is { tensor.f_contiguous()? } else { tensor.f_to_kind(Kind::Int64)?.f_contiguous()? };
-    Ok(slice(&dense).to_vec())
+    Ok(slice(&tensor.f_to_kind(Kind::Int64)?.f_contiguous()?).to_vec())
 }
 
 /// The elements of a tensor.

@@ -17,7 +17,7 @@ pub const MAX_WORK: i64 = 1 << 20;
 pub const MAX_OPERATORS: usize = 256;
 /// Moves of variables in one repair of an assignment, about 20 microseconds: Z3 takes a hundred times as long.
 pub const REPAIR_MOVES: u32 = 300;
-/// Laws and variables that narrowing looks at for one question, about a millisecond.
+/// Laws and variables that narrowing looks at for one question, before it is left to Z3.
 pub const NARROWING_STEPS: usize = 10_000;
 /// Z3 resource units for one question; the hardest that hints leave open need a hundredth of it.
 pub const SOLVER_RLIMIT: u32 = 2_000_000;

@@ -209,6 +209,7 @@ impl Expectation {
                 name: value.name.clone(),
                 dtype: value.dtype,
                 shape: value.shape.clone(),
+                // Of f32 and f64 the elements are at hand, and need no further steps of libtorch.
                 bits: must_match.then(|| match value.dtype {
                     DType::F32 | DType::F64 => TensorData::from_f64(value.dtype, &value.shape, &exact),
                     dtype => reference::to_data(wide, dtype),
