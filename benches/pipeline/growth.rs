@@ -4,9 +4,9 @@ use crate::clock;
 use graphsmith::case::{self, Generated};
 use graphsmith::input::{self, Input};
 use graphsmith::limits::MAX_OPERATORS;
-use graphsmith::model::LeafData;
+use graphsmith::model::{LeafData, Model};
 use graphsmith::oracle::Expectation;
-use graphsmith::reference::{self, Precision, Values};
+use graphsmith::reference::{self, Precision};
 use graphsmith::solve::Tally;
 use graphsmith::spec::Skip;
 use graphsmith::{onnx, search};
@@ -20,8 +20,8 @@ const MAX_INPUTS: usize = 256;
 struct Subject {
     bytes: Vec<u8>,
     generated: Generated,
-    /// What the search found, if it found anything.
-    valid: Option<(LeafData, Values)>,
+    /// The model with what the search found and cut off, if it found anything.
+    valid: Option<(Model, LeafData)>,
 }
 
 /// A stage by name.
@@ -67,8 +67,9 @@ fn subjects(operators: usize) -> Vec<Subject> {
         if generated.model.nodes.len() != operators {
             return None;
         }
-        let found = search::search(&generated.model, generated.seed).expect("the reference follows its specification");
-        Some(Subject { bytes: input.encode(), generated, valid: found.values.map(|values| (found.data, values)) })
+        let mut model = generated.model.clone();
+        let found = search::fit(&mut model, generated.seed).expect("the reference follows its specification");
+        Some(Subject { bytes: input.encode(), generated, valid: found.values.map(|_| (model, found.data)) })
     };
     (0..).filter_map(subject).take((OPERATORS_IN_ALL / operators).min(MAX_INPUTS)).collect()
 }
@@ -79,11 +80,11 @@ fn to_onnx(subject: &Subject) {
 }
 
 fn search_inputs(Subject { generated, .. }: &Subject) {
-    let _ = black_box(search::search(&generated.model, generated.seed));
+    let _ = black_box(search::fit(&mut generated.model.clone(), generated.seed));
 }
 
-fn expect(Subject { generated: Generated { model, .. }, valid, .. }: &Subject) {
-    if let Some((data, _)) = valid {
+fn expect(Subject { valid, .. }: &Subject) {
+    if let Some((model, data)) = valid {
         let defect = "the reference follows its specification";
         let wide = reference::run(model, data, Precision::Wide).expect(defect);
         black_box(Expectation::new(model, data, &wide).expect(defect));

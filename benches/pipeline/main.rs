@@ -8,6 +8,7 @@ use graphsmith::backend::Level;
 use graphsmith::case::{self, Case, Generated};
 use graphsmith::harness::{self, Harness, Verdict};
 use graphsmith::input::{self, Input};
+use graphsmith::model::Model;
 use graphsmith::oracle::Expectation;
 use graphsmith::reference::{self, Precision};
 use graphsmith::{mutate, onnx, search};
@@ -31,8 +32,10 @@ const MUTATIONS: u32 = 16;
 /// One input with all that the stages start from.
 struct Subject {
     bytes: Vec<u8>,
-    case: Case,
+    /// As it was drawn: its search may yet cut operands off.
+    model: Model,
     data_seed: u64,
+    case: Case,
 }
 
 /// A stage by name.
@@ -51,7 +54,7 @@ fn stages(harness: &RefCell<Harness>) -> Vec<Stage<'_>> {
         (
             "input search",
             Box::new(move |subject| {
-                black_box(search::search(&subject.case.model, subject.data_seed).expect(defect));
+                black_box(search::fit(&mut subject.model.clone(), subject.data_seed).expect(defect));
             }),
         ),
         (
@@ -95,18 +98,20 @@ fn run_backend(harness: &Harness, index: usize, case: &Case, levels: &[Level]) {
     }
 }
 
-/// The first inputs in order of their seeds that have ten operators, valid data, and no finding: triage is not timed.
+/// The first inputs in order of their seeds that have ten operators, valid data, a backend to test, and no finding: triage is not
+/// timed.
 fn subjects(harness: &mut Harness) -> Vec<Subject> {
     let subject = |seed| {
         let input = input::random(seed, RECORDS);
         let generated = case::generate(&input);
-        let data_seed = generated.seed;
+        let (model, data_seed) = (generated.model.clone(), generated.seed);
         if generated.model.nodes.len() != OPERATORS {
             return None;
         }
         let case = Case::new(generated).ok()?.ok()?;
-        let agreed = matches!(harness.judge(&case), Ok(Verdict::Agree | Verdict::Known(_)));
-        agreed.then(|| Subject { bytes: input.encode(), case, data_seed })
+        let tested = harness.test(case::generate(&input));
+        let agreed = matches!(tested, Ok(Verdict::Agree | Verdict::Known(_)));
+        agreed.then(|| Subject { bytes: input.encode(), model, data_seed, case })
     };
     (0..).filter_map(subject).take(INPUTS).collect()
 }
