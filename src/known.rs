@@ -38,6 +38,9 @@ pub struct Issue {
     /// Operators that follow each other, each using a result of the one before it, with what must hold for each.
     /// What a wrong output is explained by must contribute to that output.
     pub chain: Vec<Pattern>,
+    /// The chain begins at the operator whose output is wrong, and goes on behind it.
+    #[serde(default)]
+    pub behind: bool,
     /// The tracker's page, if it has one.
     pub link: Option<String>,
     /// What is wrong, with the sentence of the standard that says so.
@@ -203,12 +206,17 @@ impl Known {
     /// The index of the first issue that explains what is wrong.
     pub fn explaining(&self, at: Place, wrong: &Wrong, model: &Model) -> Option<usize> {
         let kind = wrong.kind();
-        let part = match wrong {
-            Wrong::Output(difference) => difference.output().map(|output| contributing(model, model.outputs[output])),
+        let output = match wrong {
+            Wrong::Output(difference) => difference.output().map(|output| model.outputs[output]),
             Wrong::Failed(_) => None,
         };
-        let model = part.as_ref().unwrap_or(model);
-        let explains = |issue: &Issue| issue.is_of(kind) && issue.applies(at) && issue.says(wrong) && issue.fits(model);
+        let part = output.map(|output| contributing(model, output));
+        let part = part.as_ref().unwrap_or(model);
+        let fits = |issue: &Issue| match output {
+            Some(output) if issue.behind => issue.fits_from(model, |node| node.outputs.contains(&output)),
+            _ => !issue.behind && issue.fits(part),
+        };
+        let explains = |issue: &Issue| issue.is_of(kind) && issue.applies(at) && issue.says(wrong) && fits(issue);
         self.issues.iter().position(explains)
     }
 
@@ -258,11 +266,17 @@ impl Issue {
 
     /// Whether the pattern occurs in the model.
     pub fn fits(&self, model: &Model) -> bool {
+        self.fits_from(model, |_| true)
+    }
+
+    /// Whether the pattern occurs in the model and begins at such a node.
+    fn fits_from(&self, model: &Model, begins: impl Fn(&Node) -> bool) -> bool {
         let Some((first, rest)) = self.chain.split_first() else { return false };
         if self.symbolic && !model.symbolic {
             return false;
         }
-        let mut reached: Vec<&Node> = model.nodes.iter().filter(|node| first.fits(model, node)).collect();
+        let begins = |node: &&Node| begins(node) && first.fits(model, node);
+        let mut reached: Vec<&Node> = model.nodes.iter().filter(begins).collect();
         for pattern in rest {
             let before: Vec<usize> = reached.iter().flat_map(|node| node.outputs.iter().copied()).collect();
             let before = if pattern.distant { downstream(model, before) } else { before };

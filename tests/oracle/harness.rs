@@ -160,6 +160,23 @@ fn a_known_issue_excuses_only_what_is_computed_from_its_operators() {
 }
 
 #[test]
+fn a_known_issue_may_be_of_what_follows_the_wrong_output() {
+    let _no_grad = reference::init();
+    let case = chain(RELU_TANH);
+    let mut early = case.model.clone();
+    early.outputs = early.nodes[0].outputs.clone();
+    let early = Case::with_data(early, case.data.clone(), chain(RELU_TANH).wide).unwrap();
+    let explained = |case: &Case, chain| {
+        let changes = [("chain", chain), ("behind", "true")];
+        matches!(verdict(wrong_when_optimised(), known(&issue(&changes)), case), Verdict::Known(_))
+    };
+    assert!(explained(&early, "[{}, { operator = \"Tanh\" }]"));
+    assert!(!explained(&early, "[{}, { operator = \"Relu\" }]"));
+    assert!(!explained(&early, "[{ operator = \"Tanh\" }]"));
+    assert!(!explained(&case, "[{ operator = \"Relu\" }, { operator = \"Tanh\" }]"));
+}
+
+#[test]
 fn a_known_issue_explains_a_failure_by_its_message() {
     let _no_grad = reference::init();
     let case = chain(RELU_TANH);
