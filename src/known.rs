@@ -72,8 +72,8 @@ pub struct Pattern {
     pub output_dtypes: Option<Vec<String>>,
     /// The rank of the first output.
     pub output_ranks: Option<Vec<usize>>,
-    /// The node is in the body of an operator of this type: If, Loop or Scan.
-    pub inside: Option<String>,
+    /// The node is in the body of such an operator: If, Loop or Scan.
+    pub inside: Option<Names>,
     /// The node is in the branch of an If for this condition.
     pub taken: Option<bool>,
     /// Some operand or output has no elements.
@@ -296,20 +296,17 @@ impl Pattern {
         let dtype_fits = |wanted: &Option<Vec<String>>, dtype: Option<DType>| {
             wanted.as_ref().is_none_or(|names| dtype.is_some_and(|dtype| names.iter().any(|name| name == dtype.name())))
         };
-        let named = match &self.operator {
-            None => true,
-            Some(Names::One(name)) => name == node.spec.name,
-            Some(Names::Several(names)) => names.iter().any(|name| name == node.spec.name),
-        };
-        named
+        self.operator.as_ref().is_none_or(|names| names.include(node.spec.name))
             && dtype_fits(&self.dtypes, first.map(|value| value.dtype))
             && dtype_fits(&self.output_dtypes, node.outputs.first().map(|&value| model.values[value].dtype))
             && self.ranks.as_ref().is_none_or(|ranks| first.is_some_and(|value| ranks.contains(&value.shape.len())))
             && self.output_ranks.as_ref().is_none_or(|ranks| {
                 node.outputs.first().is_some_and(|&output| ranks.contains(&model.values[output].shape.len()))
             })
-            && (self.inside.is_none()
-                || region(model, node).is_some_and(|it| self.inside.as_deref() == Some(it.operator())))
+            && self
+                .inside
+                .as_ref()
+                .is_none_or(|names| region(model, node).is_some_and(|it| names.include(it.operator())))
             && self.taken.is_none_or(|wanted| {
                 let branch = region(model, node).map(|region| &region.control);
                 matches!(branch, Some(Control::If { taken, .. }) if *taken == wanted)
@@ -345,6 +342,15 @@ impl Pattern {
             && self.repeated_label.is_none_or(|wanted| {
                 text(node, "equation").is_some_and(|equation| equation.split([',', '-', '>']).any(repeats) == wanted)
             })
+    }
+}
+
+impl Names {
+    fn include(&self, name: &str) -> bool {
+        match self {
+            Names::One(one) => one == name,
+            Names::Several(several) => several.iter().any(|one| one == name),
+        }
     }
 }
 
