@@ -126,7 +126,9 @@ pub const THRESHOLDED_RELU: OpSpec = OpSpec {
     name: "ThresholdedRelu",
     since: 10,
     doc: "x where x > alpha, else 0.",
-    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, THRESHOLDED_RELU.eval)),
+    numerics: Numerics::Custom(|a, errors, exact| {
+        error_of_jumps(a, errors, exact, THRESHOLDED_RELU.eval, &[a.float("alpha", 1.0)])
+    }),
     build: |b| build_with(b, &[("alpha", &[0.5, 1.0, 0.0, 2.0, -0.5])]),
     eval: |a| {
         let x = a.x(0);
@@ -215,7 +217,10 @@ pub const SHRINK: OpSpec = OpSpec {
     since: 9,
     dtypes: NUMBERS,
     doc: "x + bias where x < -lambd, x - bias where x > lambd, else 0.",
-    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, SHRINK.eval)),
+    numerics: Numerics::Custom(|a, errors, exact| {
+        let lambd = a.float("lambd", 0.5);
+        error_of_jumps(a, errors, exact, SHRINK.eval, &[-lambd, lambd])
+    }),
     build: build_shrink,
     eval: eval_shrink,
     proxy: Some(operand),
@@ -320,7 +325,8 @@ fn eval_shrink(a: &Args) -> Outputs {
 
 #[cfg(test)]
 mod tests {
-    use super::super::common::testing::{assert_near, eval};
+    use super::super::common::testing::{assert_near, bound, eval};
+    use super::super::rounding::REACH;
     use super::*;
     use crate::dtype::DType::{F32, I32};
     use crate::spec::Attribute::Float;
@@ -350,5 +356,16 @@ mod tests {
         assert_near(&eval(&SOFTPLUS, &[(F32, x)], &[], F32), &[0.0, 200.0]);
         assert_near(&eval(&MISH, &[(F32, x)], &[], F32), &[0.0, 200.0]);
         assert_near(&eval(&CELU, &[(F32, x)], &[], F32), &[-1.0, 200.0]);
+    }
+
+    /// Shrink leaves 0 for -1.5 at once, and is back at 0 where x is 1.5: no error there says nothing of what lies between.
+    #[test]
+    fn a_jump_before_the_end_of_the_error_counts() {
+        let attributes = [("lambd", Float(0.0)), ("bias", Float(1.5))];
+        assert!(bound(&SHRINK, &[0.0], &[1.5 / REACH], &attributes)[0] >= 1.5);
+        assert!(bound(&SHRINK, &[5.0], &[1.5 / REACH], &attributes)[0] < 2.0);
+        assert_eq!(bound(&SHRINK, &[0.0], &[0.0], &attributes), [0.0]);
+        // The result is 0 at both ends, and -0.5 behind the threshold.
+        assert!(bound(&THRESHOLDED_RELU, &[-0.75], &[0.75 / REACH], &[("alpha", Float(-0.5))])[0] > 0.49);
     }
 }

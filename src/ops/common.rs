@@ -98,13 +98,20 @@ pub fn wide(a: &Args, index: usize) -> Result<Tensor, TchError> {
     a.x(index).f_to_kind(Kind::Double)
 }
 
-/// The error rule of a function of one operand that may jump: the largest change around the operand, and one rounding.
-pub fn error_of_jumps(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor], eval: fn(&Args) -> Outputs) -> Outputs {
+/// The error rule of a function of one operand that may jump: the largest change around the operand, and one rounding. The
+/// function is monotone but at `turns`.
+pub fn error_of_jumps(
+    a: &Args,
+    errors: &[Option<Tensor>],
+    exact: &[Tensor],
+    eval: fn(&Args) -> Outputs,
+    turns: &[f64],
+) -> Outputs {
     let x = wide(a, 0)?;
     let reach = error_of(errors, 0, &x)? * REACH;
-    let change = |at: Tensor| {
+    let change = |at: &Tensor| {
         let moved = Args {
-            operands: vec![Some(at)],
+            operands: vec![Some(at.shallow_clone())],
             operand_dtypes: a.operand_dtypes.clone(),
             attributes: a.attributes,
             opset: a.opset,
@@ -114,8 +121,13 @@ pub fn error_of_jumps(a: &Args, errors: &[Option<Tensor>], exact: &[Tensor], eva
         };
         eval(&moved)?.swap_remove(0).f_sub(&exact[0])?.f_abs()
     };
-    let change = change(x.f_add(&reach)?)?.f_maximum(&change(x.f_sub(&reach)?)?)?;
-    one(Ok(change + exact[0].f_abs()? * a.output_dtypes[0].unit_roundoff()))
+    let (low, high) = (x.f_sub(&reach)?, x.f_add(&reach)?);
+    let mut most = change(&low)?.f_maximum(&change(&high)?)?;
+    for turn in turns.iter().flat_map(|turn| [turn.next_down(), *turn, turn.next_up()]) {
+        let at = low.f_full_like(turn)?.f_maximum(&low)?.f_minimum(&high)?;
+        most = most.f_maximum(&change(&at)?)?;
+    }
+    one(Ok(most + exact[0].f_abs()? * a.output_dtypes[0].unit_roundoff()))
 }
 
 /// Whether a libtorch kind is a float.
@@ -127,10 +139,12 @@ pub fn is_float(kind: Kind) -> bool {
 #[cfg(test)]
 pub mod testing {
     use crate::dtype::DType;
+    use crate::elements;
     use crate::reference;
-    use crate::spec::{Args, Attribute, OpSpec};
+    use crate::spec::{Args, Attribute, Numerics, OpSpec};
     use crate::tensor::TensorData;
     use std::borrow::Cow;
+    use tch::Tensor;
 
     /// A present operand for [`eval_all`].
     pub fn operand(dtype: DType, shape: &[usize], values: &[f64]) -> Option<TensorData> {
@@ -169,6 +183,24 @@ pub mod testing {
         assert_eq!(results.len(), outputs.len());
         results.iter().enumerate().for_each(|(index, result)| assert_eq!(result.kind(), args.output_kind(index)));
         results.iter().zip(outputs).map(|(result, &dtype)| reference::to_data(result, dtype).to_f64()).collect()
+    }
+
+    /// The bound that an operator's own rule gives for a one-dimensional f64 operand with errors.
+    pub fn bound(spec: &OpSpec, x: &[f64], errors: &[f64], attributes: &[(&'static str, Attribute<i64>)]) -> Vec<f64> {
+        let Numerics::Custom(rule) = spec.numerics else { panic!("{} has no rule of its own", spec.name) };
+        let attributes: Vec<_> = attributes.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())).collect();
+        let args = Args {
+            operands: vec![Some(Tensor::from_slice(x))],
+            operand_dtypes: vec![Some(DType::F64)],
+            attributes: &attributes,
+            opset: crate::limits::NEWEST_OPSET,
+            output_dtypes: vec![DType::F64],
+            wide: true,
+            accumulate: None,
+        };
+        let exact = (spec.eval)(&args).expect("the operand is legal");
+        let bounds = rule(&args, &[Some(Tensor::from_slice(errors))], &exact).expect("the operand is legal");
+        elements::read(&bounds[0]).expect("a bound is a tensor of f64")
     }
 
     /// An f32 operand whose elements go up from `start` in steps of 0.1, and start again after seven.

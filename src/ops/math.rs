@@ -75,7 +75,7 @@ pub const SIGN: OpSpec = OpSpec {
     name: "Sign",
     dtypes: NUMBERS,
     doc: "-1, 0 or 1, as x is negative, 0 or positive.",
-    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, SIGN.eval)),
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, SIGN.eval, &[])),
     // libtorch has 0 for a NaN.
     eval: |a| one(a.x(0).f_where_self(&a.x(0).f_isnan()?, &a.x(0).f_sign()?)),
     proxy: Some(operand),
@@ -90,7 +90,7 @@ pub const FLOOR: OpSpec = OpSpec {
     name: "Floor",
     exceptional: Exceptional::Text("If x is integral, +0, -0, NaN, or infinite, x itself is returned."),
     doc: "x rounded down.",
-    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, FLOOR.eval)),
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, FLOOR.eval, &[])),
     eval: |a| one(a.x(0).f_floor()),
     ..STEP
 };
@@ -100,7 +100,7 @@ pub const CEIL: OpSpec = OpSpec {
     name: "Ceil",
     exceptional: Exceptional::Text("If x is integral, +0, -0, NaN, or infinite, x itself is returned."),
     doc: "x rounded up.",
-    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, CEIL.eval)),
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, CEIL.eval, &[])),
     eval: |a| one(a.x(0).f_ceil()),
     ..STEP
 };
@@ -111,7 +111,7 @@ pub const ROUND: OpSpec = OpSpec {
     exceptional: Exceptional::Text("If input x is integral, +0, -0, NaN, or infinite, x itself is returned."),
     since: 11,
     doc: "The nearest integer; of two the even one.",
-    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, ROUND.eval)),
+    numerics: Numerics::Custom(|a, errors, exact| error_of_jumps(a, errors, exact, ROUND.eval, &[])),
     eval: |a| one(a.x(0).f_round()),
     ..STEP
 };

@@ -32,8 +32,8 @@ pub const SOFTMAX: OpSpec = OpSpec {
     numerics: Numerics::Custom(|a, errors, exact| {
         let y = &exact[0];
         let (x, axis) = (a.x(0), axis_of(a, -1, a.rank(0)));
-        let (shift, mean, terms) = exponent_errors(x, &error_of(errors, 0, x)?, y, axis, a.output_dtypes[0])?;
-        let share = shift + mean;
+        let (shift, sum, terms) = exponent_errors(x, &error_of(errors, 0, x)?, y, axis, a.output_dtypes[0])?;
+        let share = shift + sum;
         let rounding = gamma(terms, a.output_dtypes[0]) + 12.0 * a.output_dtypes[0].unit_roundoff();
         one(defined(y * share.f_expm1()? + y * rounding))
     }),
@@ -57,13 +57,13 @@ pub const LOG_SOFTMAX: OpSpec = OpSpec {
 
 /// The error of the LogSoftmax `y` along `axis` of what may be off by `error`, in type `dtype`.
 pub fn log_softmax_errors(x: &Tensor, error: &Tensor, y: &Tensor, axis: i64, dtype: DType) -> Result<Tensor, TchError> {
-    let (shift, mean, terms) = exponent_errors(x, error, &y.f_exp()?, axis, dtype)?;
+    let (shift, sum, terms) = exponent_errors(x, error, &y.f_exp()?, axis, dtype)?;
     let u = dtype.unit_roundoff();
-    defined(shift + mean.f_expm1()? + (y.f_abs()? * 4.0 + 12.0) * u + gamma(terms, dtype))
+    defined(shift + sum + (y.f_abs()? * 4.0 + 12.0) * u + gamma(terms, dtype))
 }
 
-/// For a Softmax with result `y`: how far off each exponent may be, counting the rounding of the exponential, their
-/// mean weighted with `y`, and the number of terms.
+/// For a Softmax with result `y`: how far off each exponent may be, counting the rounding of the exponential, how far the
+/// logarithm of their exponentials' sum, and the number of terms.
 fn exponent_errors(
     x: &Tensor,
     error: &Tensor,
@@ -77,8 +77,10 @@ fn exponent_errors(
     let u = dtype.unit_roundoff();
     let below = x.f_amax([axis], true)? - x;
     let shift = error + below * (2.0 * u) + 8.0 * u;
-    let mean = (&shift * y).f_sum_dim_intlist([axis].as_slice(), true, Kind::Double)?;
-    Ok((shift, mean, x.size()[axis as usize] as f64))
+    // No less than the mean of the shifts weighted with `y`: one term of a small share may come to be the largest. All shifts
+    // upwards move the sum at least as far as all downwards, since the logarithm of a sum of exponentials is convex.
+    let sum = (shift.f_expm1()? * y).f_sum_dim_intlist([axis].as_slice(), true, Kind::Double)?.f_log1p()?;
+    Ok((shift, sum, x.size()[axis as usize] as f64))
 }
 
 /// ONNX Hardmax, opset 13.

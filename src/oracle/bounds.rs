@@ -316,8 +316,12 @@ fn accumulated(args: &Args, errors: &[Option<Tensor>], node: &Node) -> Outputs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::Case;
+    use crate::input;
+    use crate::input::Stream;
     use crate::model::{Leaf, Value};
     use crate::ops;
+    use crate::oracle::SAFETY;
     use crate::reference;
     use crate::spec::{Domain, Role};
     use crate::tensor::TensorData;
@@ -418,5 +422,55 @@ mod tests {
             f64::try_from(errors(&model, &data, &wide, &model.outputs).unwrap()[3].as_ref().unwrap().sum(Kind::Double))
                 .unwrap();
         assert!(error > 0.2, "{error}");
+    }
+
+    /// Whatever operands are within their errors, a result is within its bound, as far as it is judged. Errors of all sizes
+    /// are made up, also such as only jumps upstream would lead to.
+    #[test]
+    fn results_of_moved_operands_are_within_bounds() {
+        let _no_grad = reference::init();
+        let mut judged = 0;
+        for seed in 0..1500 {
+            let built = Case::build(&input::random(seed, 8)).expect("the reference follows its specification");
+            let Ok(Case { model, wide, .. }) = built else { continue };
+            let stream = &mut Stream::new(seed);
+            // What the specification of an operator fixes is never computed.
+            let fixed = |value| model.leaves.iter().any(|leaf| leaf.value == value && leaf.content.is_some());
+            for node in &model.nodes {
+                let size = [1e-6, 1e-3, 0.1, 1.0, 4.0][stream.below(5) as usize];
+                let mut errors = none(&model);
+                for &value in node.operands.iter().flatten() {
+                    if model.values[value].dtype.is_float() && !fixed(value) && stream.below(4) > 0 {
+                        let x = wide[value].as_ref().unwrap().to_kind(Kind::Double);
+                        errors[value] = Some((x.abs() + 1e-3) * size);
+                    }
+                }
+                let args = reference::args(&model, node, &wide, Precision::Wide);
+                let bounds = node_errors(node, args, &wide, &errors, false).unwrap();
+                for _ in 0..4 {
+                    let move_by = |value: &Option<Tensor>, error: &Option<Tensor>| match (value, error) {
+                        (Some(value), Some(error)) => Some(value + (error.rand_like() * 2.0 - 1.0) * error),
+                        (value, _) => value.as_ref().map(Tensor::shallow_clone),
+                    };
+                    let moved: Values = wide.iter().zip(&errors).map(|(value, error)| move_by(value, error)).collect();
+                    // Where nothing is defined so far away, nothing is said.
+                    let args = reference::args(&model, node, &moved, Precision::Wide);
+                    let Ok(outputs) = (node.spec.eval)(&args) else { continue };
+                    for ((output, &value), bound) in outputs.iter().zip(&node.outputs).zip(&bounds) {
+                        let exact = wide[value].as_ref().unwrap();
+                        let none = exact.zeros_like().to_kind(Kind::Double);
+                        let bound = bound.as_ref().unwrap_or(&none);
+                        let beyond = any([output, exact, bound], |[output, exact, bound]| {
+                            let rounding = 1e-9 * exact.abs() + 1e-12;
+                            bound.is_finite() && (output - exact).abs() > SAFETY * bound + rounding
+                        });
+                        let name = node.spec.name;
+                        assert!(!beyond.unwrap(), "seed {seed}: {name} {:?} with errors of {size}", node.attributes);
+                        judged += 1;
+                    }
+                }
+            }
+        }
+        assert!(judged >= 30_000, "only {judged} results were judged");
     }
 }
