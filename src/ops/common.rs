@@ -98,8 +98,8 @@ pub fn wide(a: &Args, index: usize) -> Result<Tensor, TchError> {
     a.x(index).f_to_kind(Kind::Double)
 }
 
-/// The error rule of a function of one operand that may jump: the largest change around the operand, and one rounding. The
-/// function is monotone but at `turns`.
+/// The error rule of a function of one operand that may jump: the largest change around the operand, and one rounding.
+/// Between `turns` the function is monotone.
 pub fn error_of_jumps(
     a: &Args,
     errors: &[Option<Tensor>],

@@ -317,8 +317,8 @@ fn accumulated(args: &Args, errors: &[Option<Tensor>], node: &Node) -> Outputs {
 mod tests {
     use super::*;
     use crate::case::Case;
-    use crate::input;
-    use crate::input::Stream;
+    use crate::elements;
+    use crate::input::{self, Stream};
     use crate::model::{Leaf, Value};
     use crate::ops;
     use crate::oracle::SAFETY;
@@ -448,8 +448,11 @@ mod tests {
                 let args = reference::args(&model, node, &wide, Precision::Wide);
                 let bounds = node_errors(node, args, &wide, &errors, false).unwrap();
                 for _ in 0..4 {
-                    let move_by = |value: &Option<Tensor>, error: &Option<Tensor>| match (value, error) {
-                        (Some(value), Some(error)) => Some(value + (error.rand_like() * 2.0 - 1.0) * error),
+                    let mut move_by = |value: &Option<Tensor>, error: &Option<Tensor>| match (value, error) {
+                        (Some(value), Some(error)) => {
+                            let ways: Vec<f64> = (0..error.numel()).map(|_| stream.unit() * 2.0 - 1.0).collect();
+                            Some(value + elements::tensor(&error.size(), &ways).unwrap() * error)
+                        }
                         (value, _) => value.as_ref().map(Tensor::shallow_clone),
                     };
                     let moved: Values = wide.iter().zip(&errors).map(|(value, error)| move_by(value, error)).collect();
