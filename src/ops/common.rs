@@ -127,6 +127,8 @@ pub fn error_of_jumps(
         let at = low.f_full_like(turn)?.f_maximum(&low)?.f_minimum(&high)?;
         most = most.f_maximum(&change(&at)?)?;
     }
+    // What may be anything may also be NaN.
+    let most = most.f_masked_fill(&reach.f_isinf()?, f64::INFINITY)?;
     one(Ok(most + exact[0].f_abs()? * a.output_dtypes[0].unit_roundoff()))
 }
 
